@@ -1,0 +1,15 @@
+/**
+ * @since 0.1.0
+ */
+export type { Lease } from "./Lease.ts"
+export { type Grant, LockBackend, type LockRequest, type Validity } from "./LockBackend.ts"
+export {
+  BackendReason,
+  InvalidLockRequest,
+  LockBackendError,
+  type LockError,
+  LockLost,
+  LockUnavailable,
+  LossReason,
+  UnavailableReason
+} from "./LockError.ts"
