@@ -2,6 +2,7 @@
  * @since 0.1.0
  */
 export type { Lease } from "./Lease.ts"
+export { acquire, Lock, tryAcquire, withLock, withLockIfAvailable } from "./Lock.ts"
 export { type Grant, LockBackend, type LockRequest, type Validity } from "./LockBackend.ts"
 export {
   BackendReason,
