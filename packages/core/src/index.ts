@@ -14,3 +14,4 @@ export {
   LossReason,
   UnavailableReason
 } from "./LockError.ts"
+export * as MemoryLock from "./MemoryLock.ts"
