@@ -1,0 +1,141 @@
+/**
+ * Processes of the harness: each leads a process group of its own, writes into a log file, and does not outlive the
+ * test process, however that one ends (see reaper.sh).
+ */
+import { Effect } from "effect"
+import * as ChildProcess from "node:child_process"
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+import { HarnessError } from "./HarnessError.ts"
+
+/** A running process and its group. */
+export interface Process {
+  /** Waits until it is gone; answers its exit code, or the name of the signal that ended it. */
+  readonly exit: Effect.Effect<number | string>
+  readonly isRunning: Effect.Effect<boolean>
+  /** Sends SIGKILL to the group and waits until it is gone. */
+  readonly kill: Effect.Effect<void>
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+}
+
+/** The path of a script of the harness. */
+export const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
+
+const gibibyte = 1024 ** 3
+
+/** Memory, where a sync to disk costs nothing, if there is enough of it (a container has 64 MB by default). */
+const temporary = (): string => {
+  const memory = "/dev/shm"
+  try {
+    Fs.accessSync(memory, Fs.constants.W_OK)
+    const { bavail, bsize } = Fs.statfsSync(memory)
+    return bavail * bsize >= 4 * gibibyte ? memory : Os.tmpdir()
+  } catch {
+    return Os.tmpdir()
+  }
+}
+
+let root: string | undefined
+
+/** The folder of this test process, with a reaper that watches over it. */
+const rootFolder = (): string => {
+  if (root !== undefined) return root
+  root = Fs.mkdtempSync(Path.join(temporary(), "dlock-test-"))
+  const reaper = ChildProcess.spawn("/bin/sh", [script("reaper.sh"), root], {
+    cwd: "/",
+    detached: true,
+    stdio: ["pipe", "ignore", "ignore"]
+  })
+  reaper.unref()
+  if (reaper.stdin instanceof Net.Socket) reaper.stdin.unref()
+  return root
+}
+
+/** Makes a fresh folder; whoever makes it removes it, or else the reaper does. */
+export const makeFolder = (server: string): Effect.Effect<string, HarnessError> =>
+  Effect.try({
+    try: () => Fs.mkdtempSync(Path.join(rootFolder(), `${server}-`)),
+    catch: (cause) => new HarnessError({ server, problem: `no temporary folder: ${String(cause)}` })
+  })
+
+/** Removes a folder; the last writes of a killed group may still come in. */
+export const removeFolder = (folder: string): Effect.Effect<void> =>
+  Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }))
+
+const log = (folder: string): string => Path.join(folder, "log")
+
+/** What the processes of this folder wrote last. */
+export const tail = (folder: string, lines = 12): string => {
+  try {
+    return Fs.readFileSync(log(folder), "utf8").trimEnd().split("\n").slice(-lines).join("\n")
+  } catch {
+    return ""
+  }
+}
+
+// The group is on record before the program starts, so that the reaper finds it at any moment.
+const prelude = `: > "$0/$$.group" && exec "$@" >> "$0/log" 2>&1`
+
+/** Starts a program; `folder` takes its log. */
+export const launch = (
+  server: string,
+  folder: string,
+  command: ReadonlyArray<string>
+): Effect.Effect<Process, HarnessError> =>
+  Effect.uninterruptible(Effect.callback((resume) => {
+    const child = ChildProcess.spawn("/bin/sh", ["-c", prelude, folder, ...command], {
+      cwd: folder,
+      detached: true,
+      stdio: "ignore"
+    })
+    child.once("error", (cause) =>
+      resume(Effect.fail(new HarnessError({ server, problem: `can not start ${command[0]}: ${cause.message}` }))))
+    child.once("spawn", () =>
+      resume(Effect.succeed(fromChild(folder, child))))
+  }))
+
+const fromChild = (folder: string, child: ChildProcess.ChildProcess): Process => {
+  const group = child.pid ?? 0
+  const ended = (): number | string | null => child.exitCode ?? child.signalCode
+  child.once("exit", () => Fs.rmSync(Path.join(folder, `${group}.group`), { force: true }))
+
+  const exit = Effect.callback<number | string>((resume) => {
+    const answer = () => resume(Effect.sync(() => ended() ?? "unknown"))
+    if (ended() !== null) return answer()
+    child.once("exit", answer)
+    return Effect.sync(() => child.off("exit", answer))
+  })
+
+  const signal = (name: NodeJS.Signals) =>
+    Effect.sync(() => {
+      if (ended() === null) process.kill(-group, name)
+    })
+
+  return {
+    exit,
+    isRunning: Effect.sync(() => ended() === null),
+    kill: Effect.andThen(signal("SIGKILL"), exit),
+    pause: signal("SIGSTOP"),
+    resume: signal("SIGCONT")
+  }
+}
+
+/** Runs a program to its end; anything but exit code 0 is an error that shows what it wrote. */
+export const run = (
+  server: string,
+  folder: string,
+  command: ReadonlyArray<string>
+): Effect.Effect<void, HarnessError> =>
+  Effect.acquireUseRelease(
+    launch(server, folder, command),
+    (child) =>
+      Effect.flatMap(child.exit, (code) =>
+        code === 0 ? Effect.void : Effect.fail(
+          new HarnessError({ server, problem: `${command[0]} ended with ${code}:\n${tail(folder)}` })
+        )),
+    (child) => child.kill
+  )

@@ -1,0 +1,144 @@
+/**
+ * A real server for tests: a process on a free port of 127.0.0.1 with a folder of its own.
+ */
+import { Clock, Effect, Exit, Schedule, Scope, Semaphore } from "effect"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { HarnessError } from "./HarnessError.ts"
+import { host } from "./Port.ts"
+import type { NoAnswer } from "./Probe.ts"
+import * as Process from "./Process.ts"
+
+/**
+ * A server and the faults that can be done to it.
+ */
+export interface Server {
+  readonly host: string
+  readonly port: number
+  /** `host:port` */
+  readonly addr: string
+  /** Sends SIGKILL; returns when the process is gone. Its data stay. */
+  readonly kill: Effect.Effect<void>
+  /** Sends SIGSTOP: connections stay open, nothing is answered. */
+  readonly pause: Effect.Effect<void>
+  /** Sends SIGCONT. */
+  readonly resume: Effect.Effect<void>
+  /** Starts it again after `kill`: same port, same data. Returns when it answers; does nothing while it runs. */
+  readonly start: Effect.Effect<void, HarnessError>
+  /** Forgets the data, after `kill`. */
+  readonly wipe: Effect.Effect<void, HarnessError>
+  /** The last lines that it wrote. */
+  readonly log: Effect.Effect<string>
+}
+
+/** What is particular to one kind of server. */
+export interface Recipe {
+  /** What people call it: it names the folder and every error. */
+  readonly name: string
+  /** The port that is probed and told to clients. */
+  readonly port: number
+  /** Fills a fresh folder, before the first start and after every `wipe`. */
+  readonly prepare?: ((folder: string) => Effect.Effect<void, HarnessError>) | undefined
+  readonly command: (folder: string) => ReadonlyArray<string>
+  /** One question that only a server at work answers. */
+  readonly probe: Effect.Effect<unknown, NoAnswer>
+}
+
+const probeInterval = "20 millis"
+const startLimit = "90 seconds"
+
+/** The harness waits in real time, also in a test whose clock is virtual. */
+const inRealTime = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
+
+const untilReady = Effect.fnUntraced(function*(recipe: Recipe, folder: string, process: Process.Process) {
+  const died = Effect.gen(function*() {
+    const code = yield* process.exit
+    const log = Process.tail(folder)
+    return yield* new HarnessError({
+      server: recipe.name,
+      problem: `ended with ${code} instead of starting:\n${log}`,
+      ...(/address already in use/i.test(log) && { addressInUse: true })
+    })
+  })
+  const answers = recipe.probe.pipe(
+    Effect.retry(Schedule.spaced(probeInterval)),
+    Effect.orDie,
+    Effect.timeoutOrElse({
+      duration: startLimit,
+      orElse: () =>
+        new HarnessError({
+          server: recipe.name,
+          problem: `did not answer on ${host}:${recipe.port} within ${startLimit}:\n${Process.tail(folder)}`
+        })
+    })
+  )
+  yield* Effect.raceFirst(answers, died)
+})
+
+const dataFolder = (server: string, folder: string) =>
+  Effect.try({
+    try: () => {
+      const path = Path.join(folder, "data")
+      Fs.rmSync(path, { recursive: true, force: true })
+      Fs.mkdirSync(path)
+    },
+    catch: (cause) => new HarnessError({ server, problem: `no folder for its data: ${String(cause)}` })
+  })
+
+/**
+ * Starts a server; it is killed and forgotten when the scope closes.
+ */
+export const make = Effect.fnUntraced(function*(recipe: Recipe): Effect.fn.Return<Server, HarnessError, Scope.Scope> {
+  const folder = yield* Effect.acquireRelease(Process.makeFolder(recipe.name), Process.removeFolder)
+  const oneAtATime = Semaphore.makeUnsafe(1).withPermit
+  let process: Process.Process | undefined
+  let prepared = false
+
+  const isRunning = Effect.suspend(() => process?.isRunning ?? Effect.succeed(false))
+  const kill = Effect.suspend(() => process?.kill ?? Effect.void).pipe(Effect.uninterruptible)
+
+  const start = Effect.gen(function*() {
+    if (yield* isRunning) return
+    if (!prepared) {
+      yield* dataFolder(recipe.name, folder)
+      yield* recipe.prepare?.(folder) ?? Effect.void
+      prepared = true
+    }
+    process = yield* Process.launch(recipe.name, folder, recipe.command(folder))
+    yield* untilReady(recipe, folder, process)
+  }).pipe(Effect.onError(() => kill), inRealTime)
+
+  const wipe = Effect.gen(function*() {
+    if (yield* isRunning) return yield* new HarnessError({ server: recipe.name, problem: "wipe: kill it first" })
+    prepared = false
+  })
+
+  yield* Effect.addFinalizer(() => kill)
+  yield* start
+  return {
+    host,
+    port: recipe.port,
+    addr: `${host}:${recipe.port}`,
+    kill: oneAtATime(kill),
+    pause: Effect.suspend(() => process?.pause ?? Effect.void),
+    resume: Effect.suspend(() => process?.resume ?? Effect.void),
+    start: oneAtATime(start),
+    wipe: oneAtATime(wipe),
+    log: Effect.sync(() => Process.tail(folder))
+  }
+})
+
+/**
+ * Builds servers once more, on other ports, when somebody else took one of theirs before they could.
+ */
+export const onFreePorts = <A>(
+  make: Effect.Effect<A, HarnessError, Scope.Scope>
+): Effect.Effect<A, HarnessError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.fork(yield* Effect.scope)
+      return yield* restore(Scope.provide(make, scope)).pipe(
+        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+      )
+    })
+  ).pipe(Effect.retry({ times: 2, while: (error) => error.addressInUse === true }))
