@@ -98,7 +98,8 @@ export class LockLost extends Schema.TaggedError<LockLost>()("LockLost", {
  * Why a backend could not do what it was asked: `Unreachable` (no connection), `Timeout` (no answer in time, the
  * outcome is unknown), `Rejected` (the server refused: a read-only replica, out of memory, a limit), `Unauthorized`
  * (wrong or missing credentials or rights), `Unsupported` (a server that can not carry locks: too old, a proxy, a
- * cluster mode) or `Protocol` (an answer that makes no sense).
+ * cluster mode), `Protocol` (an answer that makes no sense) or `Options` (what the backend was given makes no sense;
+ * nothing was sent).
  *
  * @category models
  * @since 0.1.0
@@ -109,7 +110,8 @@ export const BackendReason = Schema.Literals([
   "Rejected",
   "Unauthorized",
   "Unsupported",
-  "Protocol"
+  "Protocol",
+  "Options"
 ])
 
 /**
@@ -124,7 +126,8 @@ const backendText: Record<BackendReason, string> = {
   Rejected: "the server refused",
   Unauthorized: "the server did not accept the credentials",
   Unsupported: "the server can not carry locks",
-  Protocol: "the server's answer makes no sense"
+  Protocol: "the server's answer makes no sense",
+  Options: "the options make no sense"
 }
 
 /**
