@@ -1,17 +1,19 @@
-import { assert, describe, it } from "@effect/vitest"
+import { describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { ask } from "./harness/Probe.ts"
-import { proxy } from "./harness/Proxy.ts"
+import { etcd, etcdCluster } from "./harness/EtcdServer.ts"
+import { mariadb } from "./harness/MysqlServer.ts"
 import { redis } from "./harness/RedisServer.ts"
+import { zooKeeper, zooKeeperEnsemble } from "./harness/ZooKeeperServer.ts"
 
-describe("redis", () => {
-  it.live("answers", () =>
+describe("servers", () => {
+  it.live("start and start again", () =>
     Effect.gen(function*() {
-      const server = yield* redis()
-      const p = yield* proxy(server)
-      assert.include(yield* ask(p, "PING\r\n", /PONG/), "PONG")
-      yield* server.kill
-      yield* server.start
-      assert.include(yield* ask(p, "PING\r\n", /PONG/), "PONG")
+      for (const make of [redis, etcd, mariadb, zooKeeper]) {
+        const server = yield* make()
+        yield* server.kill
+        yield* server.start
+      }
+      yield* etcdCluster()
+      yield* zooKeeperEnsemble()
     }))
 })

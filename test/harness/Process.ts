@@ -123,19 +123,3 @@ const fromChild = (folder: string, child: ChildProcess.ChildProcess): Process =>
     resume: signal("SIGCONT")
   }
 }
-
-/** Runs a program to its end; anything but exit code 0 is an error that shows what it wrote. */
-export const run = (
-  server: string,
-  folder: string,
-  command: ReadonlyArray<string>
-): Effect.Effect<void, HarnessError> =>
-  Effect.acquireUseRelease(
-    launch(server, folder, command),
-    (child) =>
-      Effect.flatMap(child.exit, (code) =>
-        code === 0 ? Effect.void : Effect.fail(
-          new HarnessError({ server, problem: `${command[0]} ended with ${code}:\n${tail(folder)}` })
-        )),
-    (child) => child.kill
-  )

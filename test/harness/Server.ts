@@ -8,6 +8,7 @@ import { HarnessError } from "./HarnessError.ts"
 import { host } from "./Port.ts"
 import type { NoAnswer } from "./Probe.ts"
 import * as Process from "./Process.ts"
+import type * as Program from "./Program.ts"
 
 /**
  * A server and the faults that can be done to it.
@@ -35,11 +36,15 @@ export interface Server {
 export interface Recipe {
   /** What people call it: it names the folder and every error. */
   readonly name: string
-  /** The port that is probed and told to clients. */
-  readonly port: number
+  readonly program: Program.Program
+  /** What it listens on; the first is told to clients. */
+  readonly ports: readonly [number, ...ReadonlyArray<number>]
+  /** Whether it talks to other servers of the harness. */
+  readonly inGroup?: boolean | undefined
   /** Fills a fresh folder, before the first start and after every `wipe`. */
   readonly prepare?: ((folder: string) => Effect.Effect<void, HarnessError>) | undefined
-  readonly command: (folder: string) => ReadonlyArray<string>
+  /** The command line, given its folder and the address to listen on. */
+  readonly command: (folder: string, bind: string) => ReadonlyArray<string>
   /** One question that only a server at work answers. */
   readonly probe: Effect.Effect<unknown, NoAnswer>
 }
@@ -68,7 +73,7 @@ const untilReady = Effect.fnUntraced(function*(recipe: Recipe, folder: string, p
       orElse: () =>
         new HarnessError({
           server: recipe.name,
-          problem: `did not answer on ${host}:${recipe.port} within ${startLimit}:\n${Process.tail(folder)}`
+          problem: `did not answer on ${host}:${recipe.ports[0]} within ${startLimit}:\n${Process.tail(folder)}`
         })
     })
   )
@@ -90,6 +95,7 @@ const dataFolder = (server: string, folder: string) =>
  */
 export const make = Effect.fnUntraced(function*(recipe: Recipe): Effect.fn.Return<Server, HarnessError, Scope.Scope> {
   const folder = yield* Effect.acquireRelease(Process.makeFolder(recipe.name), Process.removeFolder)
+  const [port] = recipe.ports
   const oneAtATime = Semaphore.makeUnsafe(1).withPermit
   let process: Process.Process | undefined
   let prepared = false
@@ -104,7 +110,12 @@ export const make = Effect.fnUntraced(function*(recipe: Recipe): Effect.fn.Retur
       yield* recipe.prepare?.(folder) ?? Effect.void
       prepared = true
     }
-    process = yield* Process.launch(recipe.name, folder, recipe.command(folder))
+    process = yield* recipe.program.launch({
+      folder,
+      command: (bind) => recipe.command(folder, bind),
+      ports: recipe.ports,
+      inGroup: recipe.inGroup
+    })
     yield* untilReady(recipe, folder, process)
   }).pipe(Effect.onError(() => kill), inRealTime)
 
@@ -117,8 +128,8 @@ export const make = Effect.fnUntraced(function*(recipe: Recipe): Effect.fn.Retur
   yield* start
   return {
     host,
-    port: recipe.port,
-    addr: `${host}:${recipe.port}`,
+    port,
+    addr: `${host}:${port}`,
     kill: oneAtATime(kill),
     pause: Effect.suspend(() => process?.pause ?? Effect.void),
     resume: Effect.suspend(() => process?.resume ?? Effect.void),
@@ -142,3 +153,28 @@ export const onFreePorts = <A>(
       )
     })
   ).pipe(Effect.retry({ times: 2, while: (error) => error.addressInUse === true }))
+
+/**
+ * The server that an environment variable names (`host:port`), if it is set. It is not ours: faults done to it die
+ * with a `HarnessError`.
+ */
+export const given = (variable: string): Server | undefined => {
+  const addr = process.env[variable]
+  if (addr === undefined || addr === "") return undefined
+  const { hostname, port } = new URL(`tcp://${addr}`)
+  const refuse = new HarnessError({
+    server: addr,
+    problem: `faults can only be done to a server that the harness starts; unset ${variable}`
+  })
+  return {
+    host: hostname,
+    port: Number(port),
+    addr,
+    kill: Effect.die(refuse),
+    pause: Effect.die(refuse),
+    resume: Effect.die(refuse),
+    start: Effect.fail(refuse),
+    wipe: Effect.fail(refuse),
+    log: Effect.succeed("")
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * What the harness can start, and where this machine has it.
+ */
+import * as ChildProcess from "node:child_process"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+
+/** Turns `[program, ...arguments]` into the command line that runs it here. */
+export type Wrap = (command: ReadonlyArray<string>) => ReadonlyArray<string>
+
+/** A server, or a tool that tests need. */
+export interface Entry {
+  readonly title: string
+  /** The environment variable that names a running one. */
+  readonly variable?: string | undefined
+  /** How this machine runs it, if it is here. */
+  readonly local: () => Wrap | undefined
+  /** The image that has it, and how the image runs it. */
+  readonly docker?: { readonly image: string, readonly wrap: Wrap } | undefined
+  /** The distribution's packages, installed by root. */
+  readonly install?: ReadonlyArray<string> | undefined
+  /** Newer packages of Debian, unpacked into the cache; the machine stays as it is. */
+  readonly unpack?: ReadonlyArray<string> | undefined
+  /** Without it the tests fail; without the others their tests are skipped, and the run says so. */
+  readonly required: boolean
+}
+
+/** Unpacked packages, one folder each; git ignores it. */
+export const cache = fileURLToPath(new URL("../../.cache/servers", import.meta.url))
+
+const directories = [...(process.env.PATH ?? "").split(Path.delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"]
+
+const executable = (name: string): string | undefined =>
+  directories.map((directory) => Path.join(directory, name)).find((file) => Fs.existsSync(file))
+
+const asIs: Wrap = (command) => command
+
+/** These programs, found on the PATH. */
+const programs = (...names: ReadonlyArray<string>) => (): Wrap | undefined => {
+  const paths = new Map(names.map((name) => [name, executable(name)]))
+  if ([...paths.values()].includes(undefined)) return undefined
+  return ([program = "", ...rest]) => [paths.get(program) ?? program, ...rest]
+}
+
+/** A program of the PATH whose `--version` is the right one. */
+const programOfVersion = (name: string, version: RegExp) => (): Wrap | undefined => {
+  const path = executable(name)
+  if (path === undefined) return undefined
+  const said = ChildProcess.spawnSync(path, ["--version"], { encoding: "utf8", timeout: 5000 })
+  return version.test(said.stdout) ? programs(name)() : undefined
+}
+
+const either = (...places: ReadonlyArray<() => Wrap | undefined>) => (): Wrap | undefined => {
+  for (const place of places) {
+    const wrap = place()
+    if (wrap !== undefined) return wrap
+  }
+  return undefined
+}
+
+/** Files of an unpacked package. */
+const unpacked = (kind: string, file: string, wrap: (root: string) => Wrap) => (): Wrap | undefined => {
+  const root = Path.join(cache, kind)
+  return Fs.existsSync(Path.join(root, file)) ? wrap(root) : undefined
+}
+
+const javaJars = "/usr/share/java"
+
+/** Java with these jars, and with the one that shows the log. */
+const java = (...jars: ReadonlyArray<string>) => (): Wrap | undefined => {
+  const path = executable("java")
+  if (path === undefined || !jars.every((jar) => Fs.existsSync(jar))) return undefined
+  const classPath = [...jars, `${javaJars}/slf4j-simple.jar`].join(":")
+  return ([_java, ...rest]) => [path, "-cp", classPath, ...rest]
+}
+
+/** The distribution's ZooKeeper, if it is this version; the manifest of its jar names all the others that it needs. */
+const javaWithZooKeeper = (version: RegExp) => (): Wrap | undefined => {
+  if (!Fs.existsSync(javaJars)) return undefined
+  const jar = Fs.readdirSync(javaJars).find((name) => version.test(name))
+  return jar === undefined ? undefined : java(`${javaJars}/${jar}`)()
+}
+
+const zooKeeperInImage: Wrap = ([_java, ...rest]) => [
+  "sh",
+  "-c",
+  `exec java -cp "$(echo /apache-zookeeper-*/lib)/*" "$@"`,
+  "java",
+  ...rest
+]
+
+// Programs of a newer Debian need its C library: they run through its own loader. MySQL looks for its files where the
+// distribution has put MariaDB's.
+const mysqlInFolder = (root: string): Wrap => ([_mysqld, ...rest]) => [
+  `${root}/usr/lib64/ld-linux-x86-64.so.2`,
+  "--library-path",
+  `${root}/usr/lib/x86_64-linux-gnu:${root}/usr/lib/mysql/private`,
+  `${root}/usr/sbin/mysqld`,
+  ...rest,
+  `--basedir=${root}/usr`,
+  `--lc-messages-dir=${root}/usr/share/mysql`,
+  `--character-sets-dir=${root}/usr/share/mysql/charsets`,
+  `--plugin-dir=${root}/usr/lib/mysql/plugin`
+]
+
+/** Every server and tool by its kind. */
+export const catalog = {
+  redis: {
+    title: "Redis",
+    variable: "DLOCK_TEST_REDIS",
+    local: programs("redis-server"),
+    docker: { image: "redis:7", wrap: asIs },
+    install: ["redis-server"],
+    required: true
+  },
+  etcd: {
+    title: "etcd",
+    variable: "DLOCK_TEST_ETCD",
+    local: programs("etcd"),
+    docker: { image: "quay.io/coreos/etcd:v3.4.37", wrap: asIs },
+    install: ["etcd-server"],
+    required: true
+  },
+  "etcd-3.4": {
+    title: "etcd 3.4",
+    local: programOfVersion("etcd", /^etcd Version: 3\.4\./),
+    docker: { image: "quay.io/coreos/etcd:v3.4.37", wrap: asIs },
+    required: false
+  },
+  "etcd-3.5": {
+    title: "etcd 3.5",
+    local: either(
+      programOfVersion("etcd", /^etcd Version: 3\.5\./),
+      unpacked("etcd-3.5", "usr/bin/etcd", (root) => ([_etcd, ...rest]) => [`${root}/usr/bin/etcd`, ...rest])
+    ),
+    docker: { image: "quay.io/coreos/etcd:v3.5.24", wrap: asIs },
+    unpack: ["etcd-server"],
+    required: false
+  },
+  etcdctl: {
+    title: "etcdctl",
+    local: programs("etcdctl"),
+    install: ["etcd-client"],
+    required: false
+  },
+  mariadb: {
+    title: "MariaDB",
+    variable: "DLOCK_TEST_MARIADB",
+    local: programs("mariadbd", "mariadb-install-db"),
+    docker: { image: "mariadb:10.11", wrap: asIs },
+    install: ["mariadb-server-core", "mariadb-client-core"],
+    required: true
+  },
+  mysql: {
+    title: "real MySQL",
+    variable: "DLOCK_TEST_MYSQL",
+    // Debian's MariaDB has a link of this name.
+    local: either(programOfVersion("mysqld", /^(?!.*MariaDB)/), unpacked("mysql", "usr/sbin/mysqld", mysqlInFolder)),
+    docker: { image: "mysql:9", wrap: asIs },
+    unpack: ["mysql-server-core"],
+    required: false
+  },
+  zookeeper: {
+    title: "ZooKeeper",
+    variable: "DLOCK_TEST_ZOOKEEPER",
+    local: java(`${javaJars}/zookeeper.jar`),
+    docker: { image: "zookeeper:3.8", wrap: zooKeeperInImage },
+    install: ["libzookeeper-java", ...(executable("java") === undefined ? ["default-jre-headless"] : [])],
+    required: true
+  },
+  "zookeeper-3.8": {
+    title: "ZooKeeper 3.8",
+    local: javaWithZooKeeper(/^zookeeper-3\.8[.\d]*\.jar$/),
+    docker: { image: "zookeeper:3.8", wrap: zooKeeperInImage },
+    required: false
+  },
+  "zookeeper-3.9": {
+    title: "ZooKeeper 3.9",
+    // 3.9 runs with the other libraries of 3.8. Its jute comes first: the manifest would else bring in the older one.
+    local: either(
+      javaWithZooKeeper(/^zookeeper-3\.9[.\d]*\.jar$/),
+      java(...["zookeeper-jute.jar", "zookeeper.jar"].map((jar) => `${cache}/zookeeper-3.9${javaJars}/${jar}`))
+    ),
+    docker: { image: "zookeeper:3.9", wrap: zooKeeperInImage },
+    unpack: ["libzookeeper-java"],
+    required: false
+  },
+  curator: {
+    title: "Curator",
+    local: java(`${javaJars}/curator-recipes.jar`),
+    install: ["libcurator-recipes-java"],
+    required: false
+  }
+} satisfies Record<string, Entry>
+
+/** The name of an entry of the catalog. */
+export type Kind = keyof typeof catalog
