@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import * as engine from "./internal/engine.ts"
+import * as internal from "./internal/section.ts"
 import type { Lease } from "./Lease.ts"
 import { LockBackend } from "./LockBackend.ts"
 import type { InvalidLockRequest, LockBackendError, LockError, LockLost, LockUnavailable } from "./LockError.ts"
@@ -102,7 +102,7 @@ export class Lock extends Context.Service<Lock, {
    */
   static readonly layer: Layer.Layer<Lock, never, LockBackend> = Layer.effect(
     Lock,
-    Effect.flatMap(LockBackend, engine.make)
+    Effect.flatMap(LockBackend, internal.make)
   )
 }
 

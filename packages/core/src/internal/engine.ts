@@ -1,7 +1,317 @@
+/**
+ * What `Lock` does over any `LockBackend`: who asks when, what is believed, and the duty to give back.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import type { Lock } from "../Lock.ts"
-import type { LockBackend } from "../LockBackend.ts"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type { Grant, LockBackend } from "../LockBackend.ts"
+import { LockBackendError, LockUnavailable } from "../LockError.ts"
+import { type Call, longestGoodbye } from "./call.ts"
+import { Holding } from "./holding.ts"
+import { enter, type Line, type Place } from "./line.ts"
+import type { Plan } from "./plan.ts"
+import { Telemetry } from "./telemetry.ts"
+import { Alarm, Watchdog } from "./watchdog.ts"
 
-export const make = (_backend: LockBackend["Service"]): Effect.Effect<Lock["Service"], never, Scope.Scope> =>
-  Effect.die("not written yet")
+const firstRetry = 50
+const longestRetry = 1000
+
+/** How a key is asked for: once, in line, or once and again on a schedule. */
+export type Mode = "try" | "wait" | "retry"
+
+/** What asking for a key comes to when the backend answers. */
+export type Taken = Holding | LockUnavailable
+
+class Timer extends Alarm {
+  readonly ring: () => void
+  constructor(ring: () => void) {
+    super()
+    this.ring = ring
+  }
+}
+
+export class Engine {
+  readonly backend: LockBackend["Service"]
+  readonly watchdog: Watchdog
+  readonly telemetry: Telemetry
+  closed = false
+  private readonly context: Context.Context<never>
+  private readonly lines = new Map<string, Line>()
+  /** Every lease from its grant, and every failed attempt, until it is given back. */
+  private readonly live = new Set<Holding>()
+  private onIdle: (() => void) | undefined
+
+  constructor(backend: LockBackend["Service"], clock: Clock.Clock, context: Context.Context<never>) {
+    this.backend = backend
+    this.context = context
+    this.watchdog = new Watchdog(clock)
+    this.telemetry = new Telemetry(backend.name, context)
+  }
+
+  /** Runs in the background of the layer, with the context of the layer. */
+  runFork<A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> {
+    return Effect.runForkWith(this.context)(effect)
+  }
+
+  /** The backend tells its times by the clock of the layer, also where the caller has another one. */
+  asked<A, E>(verb: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.withFiber((fiber) =>
+      fiber.getRef(Clock.Clock) === this.watchdog.clock
+        ? verb
+        : Effect.provideService(verb, Clock.Clock, this.watchdog.clock)
+    )
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Taking. All of this runs uninterruptibly, but for the waits.
+  // -------------------------------------------------------------------------------------------------------------------
+
+  take<A, E>(call: Call<A, E | LockBackendError>, plan: Plan, mode: Mode): Effect.Effect<Taken, LockBackendError> {
+    const { retry } = plan
+    if (mode !== "retry" || retry === undefined) return this.takeOnce(call, plan, mode === "wait")
+    // Only "held" is tried again; the backend's errors leave the schedule as values.
+    const attempt: Effect.Effect<Holding | LockBackendError, LockUnavailable> = Effect.matchEffect(
+      Effect.uninterruptible(this.takeOnce(call, plan, false)),
+      {
+        onFailure: (error) => Effect.succeed(error),
+        onSuccess: (taken) => taken instanceof LockUnavailable ? Effect.fail(taken) : Effect.succeed(taken)
+      }
+    )
+    return Effect.flatMap(
+      Effect.interruptible(Effect.retryOrElse(attempt, retry, (error) => Effect.succeed(error))),
+      (taken) => taken instanceof LockBackendError ? Effect.fail(taken) : Effect.succeed(taken)
+    )
+  }
+
+  private takeOnce<A, E>(
+    call: Call<A, E | LockBackendError>,
+    plan: Plan,
+    wait: boolean
+  ): Effect.Effect<Taken, LockBackendError> {
+    return Effect.suspend(() => {
+      const place = enter(this.lines, call.key, wait)
+      if (place === undefined) return this.held(call.key)
+      if (place.state === "head") return this.attempt(call, plan, place, wait)
+      return Effect.matchCauseEffect(Effect.interruptible(place.awaitTurn), {
+        onFailure: (cause) => {
+          place.leave()
+          return Effect.failCause(cause)
+        },
+        onSuccess: () => this.attempt(call, plan, place, wait)
+      })
+    })
+  }
+
+  private held(key: string): Effect.Effect<LockUnavailable> {
+    return Effect.succeed(new LockUnavailable({ key, reason: "held" }))
+  }
+
+  /** One attempt with an owner of its own, at the head of the local line. */
+  private attempt<A, E>(
+    call: Call<A, E | LockBackendError>,
+    plan: Plan,
+    place: Place,
+    wait: boolean
+  ): Effect.Effect<Taken, LockBackendError> {
+    return Effect.suspend(() => {
+      if (this.closed) {
+        place.leave()
+        return this.closedError
+      }
+      const holding = new Holding(this, call.key, plan, place)
+      const answer: Effect.Effect<Option.Option<Grant>, LockBackendError> = wait
+        ? Effect.asSome(this.backend.acquire(holding))
+        : this.backend.tryAcquire(holding)
+      return Effect.matchCauseEffect(Effect.interruptible(this.asked(answer)), {
+        onFailure: (cause) => this.withdraw(call, holding, cause),
+        onSuccess: (grant) => {
+          if (Option.isNone(grant)) {
+            place.leave()
+            return this.held(call.key)
+          }
+          const now = this.watchdog.now()
+          holding.granted(grant.value, now)
+          return holding.stale(now) || holding.doubtful
+            ? this.confirm(call, holding, wait)
+            : this.believe(call, holding, wait)
+        }
+      })
+    })
+  }
+
+  /** A late answer out of a dead network must never start a critical section: one renewal is answered first. */
+  private confirm<A, E>(
+    call: Call<A, E | LockBackendError>,
+    holding: Holding,
+    wait: boolean
+  ): Effect.Effect<Taken, LockBackendError> {
+    const skew = this.watchdog.wallSkew()
+    return Effect.matchCauseEffect(Effect.interruptible(this.asked(this.backend.renew(holding))), {
+      onFailure: (cause) => this.withdraw(call, holding, cause),
+      onSuccess: (validity) => {
+        if (Option.isNone(validity)) return this.startOver(call, holding, wait)
+        holding.extend(validity.value, skew)
+        return this.believe(call, holding, wait)
+      }
+    })
+  }
+
+  private believe<A, E>(
+    call: Call<A, E | LockBackendError>,
+    holding: Holding,
+    wait: boolean
+  ): Effect.Effect<Taken, LockBackendError> {
+    const now = this.watchdog.now()
+    if (!holding.hold(now)) return this.startOver(call, holding, wait)
+    this.live.add(holding)
+    call.granted(holding, now)
+    return Effect.succeed(holding)
+  }
+
+  /** What was granted is over already. A waiter keeps its place in the local line for the next attempt. */
+  private startOver<A, E>(
+    call: Call<A, E | LockBackendError>,
+    holding: Holding,
+    wait: boolean
+  ): Effect.Effect<Taken, LockBackendError> {
+    const { place, plan } = holding
+    if (wait) holding.place = undefined
+    this.runFork(this.giveBack(holding))
+    return wait && place !== undefined ? this.attempt(call, plan, place, wait) : this.held(call.key)
+  }
+
+  /** The attempt failed or was interrupted: its outcome is unknown, so it is given back. */
+  private withdraw<A, E>(
+    call: Call<A, E | LockBackendError>,
+    holding: Holding,
+    cause: Cause.Cause<LockBackendError>
+  ): Effect.Effect<never, LockBackendError> {
+    const error = Cause.findErrorOption(cause)
+    if (Option.isSome(error)) {
+      const { reason } = error.value
+      if (reason === "Unreachable" || reason === "Timeout") holding.place?.failAll(error.value)
+      call.answer(Exit.failCause(cause))
+    } else {
+      call.returning(Exit.failCause(cause))
+    }
+    return Effect.flatMap(this.giveBack(holding), () => Effect.failCause(cause))
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Giving back
+  // -------------------------------------------------------------------------------------------------------------------
+
+  /** The whole duty, until the backend has answered or has nothing left to give back. */
+  giveBack(holding: Holding): Effect.Effect<void> {
+    return Effect.uninterruptible(Effect.suspend(() => {
+      if (holding.duty !== "owed") return Effect.asVoid(this.awaitReturn(holding, Number.POSITIVE_INFINITY))
+      holding.duty = "running"
+      this.live.add(holding)
+      const wasHeld = holding.stop()
+      if (holding.state !== "lost") holding.place?.handOn()
+      const renewal = holding.renewalInFlight
+      return renewal === undefined
+        ? this.sendRelease(holding, wasHeld, firstRetry)
+        : Effect.flatMap(Fiber.await(renewal), () => this.sendRelease(holding, wasHeld, firstRetry))
+    }))
+  }
+
+  private sendRelease(holding: Holding, wasHeld: boolean, retryIn: number): Effect.Effect<void> {
+    return Effect.matchCauseEffect(this.asked(this.backend.release(holding)), {
+      onSuccess: (ours) => {
+        // The second answer to a release that was sent twice is "not ours", though it was.
+        if (!ours && wasHeld && retryIn === firstRetry) this.telemetry.releasedLate()
+        return this.returned(holding)
+      },
+      onFailure: (cause) => {
+        const error = Cause.findErrorOption(cause)
+        this.telemetry.releaseFailed()
+        holding.place?.leave()
+        const message = `Lock "${holding.key}" is not given back yet`
+        if (Option.isNone(error)) return Effect.andThen(Effect.logError(message, cause), this.returned(holding))
+        holding.releaseError = error.value
+        const over = this.backend.tenure === "lease" && holding.ended(this.watchdog.now())
+        if (over || this.closed) return this.returned(holding)
+        return Effect.logWarning(`${message}: ${error.value.message}`).pipe(
+          Effect.andThen(this.asked(Effect.sleep(retryIn))),
+          Effect.andThen(Effect.suspend(() => this.sendRelease(holding, wasHeld, Math.min(retryIn * 2, longestRetry))))
+        )
+      }
+    })
+  }
+
+  private returned(holding: Holding): Effect.Effect<void> {
+    return Effect.sync(() => {
+      holding.duty = "done"
+      this.live.delete(holding)
+      holding.place?.leave()
+      holding.tellReturned()
+      if (this.live.size === 0) this.onIdle?.()
+    })
+  }
+
+  /** Waits until the lease is given back; `false`: not within the limit, in milliseconds. */
+  private awaitReturn(holding: Holding, limit: number): Effect.Effect<boolean> {
+    return Effect.callback<boolean>((resume) => {
+      if (holding.duty === "done") return resume(Effect.succeed(true))
+      const timer = new Timer(() => resume(Effect.succeed(false)))
+      holding.onReturned(() => {
+        this.watchdog.clear(timer)
+        resume(Effect.succeed(true))
+      })
+      if (limit !== Number.POSITIVE_INFINITY) this.watchdog.set(timer, this.watchdog.now() + limit)
+    })
+  }
+
+  /** Gives back in the background of the layer, and waits a little for it. */
+  release(holding: Holding): Effect.Effect<void, LockBackendError> {
+    return Effect.uninterruptible(Effect.suspend(() => {
+      if (holding.duty === "owed") this.runFork(this.giveBack(holding))
+      return Effect.flatMap(this.awaitReturn(holding, longestGoodbye), (done) =>
+        done ? Effect.void : Effect.fail(
+          holding.releaseError ??
+            new LockBackendError({ backend: this.backend.name, operation: "release", reason: "Timeout" })
+        ))
+    }))
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // The layer
+  // -------------------------------------------------------------------------------------------------------------------
+
+  private get closedError(): Effect.Effect<never, LockBackendError> {
+    return Effect.fail(
+      new LockBackendError({
+        backend: this.backend.name,
+        operation: "acquire",
+        reason: "Unreachable",
+        detail: "the Lock layer is closed"
+      })
+    )
+  }
+
+  /** The machine slept: whether its leases outlived that is asked now. */
+  readonly onSlept = (): void => {
+    for (const holding of this.live) {
+      if (holding.doubtful) holding.startRenewal()
+    }
+  }
+
+  /** Ends what is still held, and waits a little until it is given back. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.closed = true
+    for (const holding of this.live) {
+      holding.lose("session")
+      if (holding.onLoss === undefined) this.runFork(this.giveBack(holding))
+    }
+    return Effect.callback<void>((resume) => {
+      this.onIdle = () => resume(Effect.void)
+      if (this.live.size === 0) return this.onIdle()
+      this.watchdog.set(new Timer(this.onIdle), this.watchdog.now() + longestGoodbye)
+    })
+  })
+}

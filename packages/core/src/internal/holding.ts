@@ -1,0 +1,267 @@
+/**
+ * The state of one attempt to hold a key, from the asking to the giving back: when it was last confirmed, when it is to
+ * be renewed, when it ends. Everything here is synchronous; the effects are in `engine.ts`.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type { Lease } from "../Lease.ts"
+import type { Grant, LockRequest, Validity } from "../LockBackend.ts"
+import { type LockBackendError, LockLost, type LossReason } from "../LockError.ts"
+import type { Engine } from "./engine.ts"
+import type { Place } from "./line.ts"
+import type { Plan } from "./plan.ts"
+import { Alarm } from "./watchdog.ts"
+
+const firstRetry = 100
+const millis = (nanos: bigint): number => Number(nanos) / 1e6
+
+/** What the clocks of two machines may differ by over a ttl, and what a timer may be late. */
+const drift = (ttl: number): number => ttl / 100 + 2
+
+export class Holding extends Alarm implements LockRequest, Lease {
+  readonly key: string
+  readonly owner: string
+  readonly plan: Plan
+  place: Place | undefined
+  fencingToken = 0n
+  /** `asking`: no grant is known. `returned`: given back, or about to be. */
+  state: "asking" | "held" | "lost" | "returned" = "asking"
+  /** Why it was lost; while asking: that it was lost before the grant was known. */
+  reason: LossReason | undefined
+  /** Who gives it back: nobody yet, somebody, or it is done. */
+  duty: "owed" | "running" | "done" = "owed"
+  /** The error of the latest release that failed. */
+  releaseError: LockBackendError | undefined
+  /** Interrupts the section that runs under this lease. */
+  onLoss: (() => void) | undefined
+  private readonly engine: Engine
+  private renewing: Fiber.Fiber<void> | undefined
+  private failures = 0
+  private since = 0
+  private ttlGiven = 0
+  private validFrom = 0
+  private deadline = 0
+  /** When the backend lets go of it at the latest if nothing is sent any more. */
+  private endsAt = 0
+  private skew: number
+  private watchers: Set<() => void> | undefined
+  private returnWaiters: Array<() => void> | undefined
+
+  constructor(engine: Engine, key: string, plan: Plan, place: Place | undefined) {
+    super()
+    this.engine = engine
+    this.key = key
+    this.plan = plan
+    this.place = place
+    this.owner = `${plan.label}/${crypto.randomUUID()}`
+    this.skew = engine.watchdog.wallSkew()
+  }
+
+  get ttl(): Duration.Duration {
+    return this.plan.ttl
+  }
+
+  get backend(): string {
+    return this.engine.backend.name
+  }
+
+  // The section is interrupted outside of the backend's own loop over its leases.
+  readonly onLost = (reason: LossReason): void => queueMicrotask(() => this.lose(reason))
+
+  /** The earlier of the deadline and the longest hold. */
+  private get limit(): number {
+    return Math.min(this.deadline, this.since + this.plan.maxHold)
+  }
+
+  /** The machine slept since the lease was last confirmed, or somebody set the clock. */
+  get doubtful(): boolean {
+    return this.engine.watchdog.wallSkew() - this.skew > drift(this.ttlGiven)
+  }
+
+  /** A third of the ttl is gone: what brought the grant was slow, and may be late. */
+  stale(now: number): boolean {
+    return now - this.validFrom >= this.ttlGiven / 3
+  }
+
+  /** The grant is known, but not yet believed. */
+  granted(grant: Grant, now: number): void {
+    this.since = now
+    this.fencingToken = grant.fencingToken
+    this.extend(grant, this.skew)
+  }
+
+  /** The grant is believed. `false`: it is over already. */
+  hold(now: number): boolean {
+    if (this.reason !== undefined || now >= this.deadline || this.engine.closed) return false
+    this.state = "held"
+    this.since = now
+    this.schedule(now)
+    return true
+  }
+
+  /** A renewal that was sent when the wall clock was `skew` ahead has been answered. */
+  extend(validity: Validity, skew: number): void {
+    const validFrom = millis(validity.validFrom)
+    if (validFrom < this.validFrom) return
+    this.validFrom = validFrom
+    this.ttlGiven = Duration.toMillis(validity.ttl)
+    this.deadline = validFrom + this.ttlGiven - drift(this.ttlGiven)
+    this.endsAt = Math.max(this.endsAt, validFrom + this.ttlGiven)
+    this.skew = skew
+    if (validity.fencingToken !== undefined) this.fencingToken = validity.fencingToken
+  }
+
+  private schedule(now: number): void {
+    const every = this.plan.renewEvery ?? this.ttlGiven / 3
+    const due = Math.max(this.validFrom + every, now + every / 4)
+    this.slack = due < this.limit ? every / 32 : 0
+    this.engine.watchdog.set(this, Math.min(due, this.limit))
+  }
+
+  override ring(now: number): void {
+    if (this.state === "lost") this.engine.runFork(this.engine.giveBack(this))
+    else if (this.check(now)) this.startRenewal()
+  }
+
+  /** Reads the deadline: `false` when the lease is not held, or no longer. */
+  check(now: number): boolean {
+    if (this.state === "held" && now >= this.limit) this.lose(now >= this.deadline ? "expired" : "maxHold")
+    return this.state === "held"
+  }
+
+  startRenewal(): void {
+    if (this.renewing !== undefined || this.state !== "held") return
+    this.slack = 0
+    this.engine.watchdog.set(this, this.limit)
+    const fiber = this.engine.runFork(Effect.catch(this.askRenewal, (error) => Effect.logWarning(error.message)))
+    if (fiber.pollUnsafe() !== undefined) return
+    this.renewing = fiber
+    fiber.addObserver(() => this.renewing = undefined)
+  }
+
+  /** Asks the backend for another ttl, and takes in the answer. */
+  get askRenewal(): Effect.Effect<void, LockBackendError> {
+    return Effect.suspend(() => {
+      const skew = this.engine.watchdog.wallSkew()
+      this.endsAt = Math.max(this.endsAt, this.engine.watchdog.now() + this.ttlGiven)
+      return Effect.flatMap(
+        Effect.exit(this.engine.asked(this.engine.backend.renew(this))),
+        (exit) => this.renewed(exit, skew)
+      )
+    })
+  }
+
+  private renewed(
+    exit: Exit.Exit<Option.Option<Validity>, LockBackendError>,
+    skew: number
+  ): Effect.Effect<void, LockBackendError> {
+    if (this.state !== "held") return Effect.void
+    const now = this.engine.watchdog.now()
+    if (exit._tag === "Failure") {
+      this.engine.telemetry.renewal("failed")
+      const backoff = firstRetry * 2 ** Math.min(this.failures++, 10)
+      this.slack = 0
+      this.engine.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 3), this.limit))
+      return Effect.failCause(exit.cause)
+    }
+    if (Option.isNone(exit.value)) {
+      this.engine.telemetry.renewal("refused")
+      this.lose("taken")
+      return Effect.void
+    }
+    this.failures = 0
+    this.engine.telemetry.renewal("renewed")
+    this.extend(exit.value.value, skew)
+    if (this.check(now)) this.schedule(now)
+    return Effect.void
+  }
+
+  lose(reason: LossReason): void {
+    if (this.state === "asking") this.reason ??= reason
+    if (this.state !== "held") return
+    const now = this.engine.watchdog.now()
+    this.state = "lost"
+    this.reason = reason
+    this.slack = 0
+    this.engine.telemetry.lost(reason)
+    this.engine.telemetry.ended(now - this.since)
+    this.engine.runFork(Effect.logError(this.lossError.message))
+    // The section is given the time until the backend lets go of the key by itself to close what it opened.
+    this.engine.watchdog.set(this, this.validFrom + this.ttlGiven)
+    this.onLoss?.()
+    for (const watcher of this.watchers ?? []) watcher()
+  }
+
+  /** Takes the lease out of the watchdog's hands; nothing is renewed from here on. `true`: it was held. */
+  stop(): boolean {
+    const wasHeld = this.state === "held"
+    this.engine.watchdog.clear(this)
+    if (wasHeld) this.engine.telemetry.ended(this.engine.watchdog.now() - this.since)
+    if (this.state !== "lost") this.state = "returned"
+    return wasHeld
+  }
+
+  onReturned(waiter: () => void): void {
+    this.returnWaiters ??= []
+    this.returnWaiters.push(waiter)
+  }
+
+  tellReturned(): void {
+    for (const waiter of this.returnWaiters ?? []) waiter()
+  }
+
+  /** The renewal in flight, which the release must not overtake. */
+  get renewalInFlight(): Fiber.Fiber<void> | undefined {
+    return this.renewing
+  }
+
+  /** Whether the lease has ended by itself at the backend, whatever became of the requests. */
+  ended(now: number): boolean {
+    return now >= this.endsAt
+  }
+
+  get lossError(): LockLost {
+    return new LockLost({
+      key: this.key,
+      owner: this.owner,
+      fencingToken: this.fencingToken,
+      reason: this.reason ?? "taken"
+    })
+  }
+
+  get lost(): Effect.Effect<never, LockLost> {
+    return Effect.callback<never, LockLost>((resume) => {
+      const watcher = () => resume(Effect.fail(this.lossError))
+      if (this.state === "lost") return watcher()
+      if (this.state !== "held") return
+      this.watchers ??= new Set()
+      this.watchers.add(watcher)
+      return Effect.sync(() => this.watchers?.delete(watcher))
+    })
+  }
+
+  get isHeld(): Effect.Effect<boolean> {
+    return Effect.sync(() => this.check(this.engine.watchdog.now()) && !this.doubtful)
+  }
+
+  get remaining(): Effect.Effect<Duration.Duration> {
+    return Effect.sync(() => {
+      const now = this.engine.watchdog.now()
+      return this.check(now) ? Duration.millis(this.limit - now) : Duration.zero
+    })
+  }
+
+  get renew(): Effect.Effect<void, LockLost | LockBackendError> {
+    return Effect.flatMap(
+      Effect.suspend(() => this.check(this.engine.watchdog.now()) ? this.askRenewal : Effect.void),
+      () => this.state === "held" ? Effect.void : Effect.fail(this.lossError)
+    )
+  }
+
+  get release(): Effect.Effect<void, LockBackendError> {
+    return this.engine.release(this)
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * One fiber that keeps the time for everything in a `Lock` layer: renewals, deadlines, waits that may not last longer.
+ * Alarms stand in a heap by the time they are due, so that an uncontended lock costs no timer of its own.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+
+/** Times are milliseconds of the monotonic clock. */
+export abstract class Alarm {
+  due = 0
+  /** The place in the heap; -1: not set. */
+  slot = -1
+  /** How much earlier it may ring, so that what falls due together is done together. */
+  slack = 0
+  /** Called once when due; synchronous, does not throw. */
+  abstract ring(now: number): void
+}
+
+// A machine that slept is noticed within this time, because its timers did not count the sleep.
+const longestNap = 1000
+
+export class Watchdog {
+  readonly clock: Clock.Clock
+  private readonly heap: Array<Alarm> = []
+  private wakeAt = Number.POSITIVE_INFINITY
+  private wake: (() => void) | undefined
+  private skew: number
+
+  constructor(clock: Clock.Clock) {
+    this.clock = clock
+    this.skew = this.wallSkew()
+  }
+
+  now(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1e6
+  }
+
+  /** How far wall time is ahead of monotonic time; grows when the machine sleeps. */
+  wallSkew(): number {
+    return this.clock.currentTimeMillisUnsafe() - this.now()
+  }
+
+  set(alarm: Alarm, due: number): void {
+    alarm.due = due
+    if (alarm.slot === -1) {
+      alarm.slot = this.heap.length
+      this.heap.push(alarm)
+      this.up(alarm.slot)
+    } else {
+      this.up(alarm.slot)
+      this.down(alarm.slot)
+    }
+    if (due < this.wakeAt) this.wake?.()
+  }
+
+  get alarms(): ReadonlyArray<Alarm> {
+    return this.heap
+  }
+
+  clear(alarm: Alarm): void {
+    const { slot } = alarm
+    if (slot === -1) return
+    alarm.slot = -1
+    const last = this.heap.pop()
+    if (last === undefined || last === alarm) return
+    this.place(last, slot)
+    this.up(slot)
+    this.down(last.slot)
+  }
+
+  /** Rings what is due, sleeps until the next is; `onSlept` is called when the machine has slept. */
+  run(onSlept: () => void): Effect.Effect<never> {
+    const awake = Effect.callback<void>((resume) => {
+      this.wake = () => {
+        this.wakeAt = Number.NEGATIVE_INFINITY
+        resume(Effect.void)
+      }
+    })
+    return Effect.forever(Effect.suspend(() => {
+      const skew = this.wallSkew()
+      // Half of the smallest drift that a deadline allows for; less is the clocks' own noise.
+      if (skew - this.skew > 1) onSlept()
+      this.skew = skew
+      const next = this.ringDue()
+      if (next === undefined) {
+        this.wakeAt = Number.POSITIVE_INFINITY
+        return awake
+      }
+      const now = this.now()
+      const nap = Math.min(Math.max(Math.ceil(next - now), 0), longestNap)
+      this.wakeAt = now + nap
+      return Effect.raceFirst(Effect.sleep(nap), awake)
+    }))
+  }
+
+  private ringDue(): number | undefined {
+    const now = this.now()
+    let first = this.heap[0]
+    while (first !== undefined && first.due - first.slack <= now) {
+      this.clear(first)
+      first.ring(now)
+      first = this.heap[0]
+    }
+    return first?.due
+  }
+
+  private place(alarm: Alarm, slot: number): void {
+    this.heap[slot] = alarm
+    alarm.slot = slot
+  }
+
+  private up(slot: number): void {
+    const alarm = this.heap[slot]
+    while (alarm !== undefined && slot > 0) {
+      const parent = this.heap[(slot - 1) >> 1]
+      if (parent === undefined || parent.due <= alarm.due) return
+      this.place(parent, slot)
+      slot = (slot - 1) >> 1
+      this.place(alarm, slot)
+    }
+  }
+
+  private down(slot: number): void {
+    const alarm = this.heap[slot]
+    if (alarm === undefined) return
+    for (;;) {
+      const left = this.heap[2 * slot + 1]
+      const right = this.heap[2 * slot + 2]
+      const child = right !== undefined && left !== undefined && right.due < left.due ? right : left
+      if (child === undefined || child.due >= alarm.due) return
+      const at = child.slot
+      this.place(child, slot)
+      this.place(alarm, at)
+      slot = at
+    }
+  }
+}
+
+/** A watchdog whose fiber lives in the scope. */
+export const make = (onSlept: () => void): Effect.Effect<Watchdog, never, Scope.Scope> =>
+  Effect.flatMap(Clock.Clock, (clock) => {
+    const watchdog = new Watchdog(clock)
+    return Effect.as(Effect.forkScoped(watchdog.run(onSlept), { startImmediately: true }), watchdog)
+  })
