@@ -72,6 +72,11 @@ export class Call<A, E> extends Alarm {
     })
   }
 
+  /** The caller has its answer, and nothing more is told to it. */
+  get isAnswered(): boolean {
+    return this.answered
+  }
+
   /** Interrupts the work; what is held is given back. */
   readonly interrupt = (): void => {
     this.interrupted = true

@@ -174,7 +174,7 @@ export const make = Effect.fnUntraced(function*(
         Effect.contextWith((context: Context.Context<Scope.Scope>): Effect.Effect<Holding, Failure> => {
           const plan = prepare(key, options, context)
           if (plan instanceof InvalidLockRequest || plan instanceof LockUnavailable) return Effect.fail(plan)
-          let holding: () => Holding | undefined = () => undefined
+          let asked: Call<Holding, Failure> | undefined
           const taken = Effect.callback<Holding, Failure>((resume) => {
             const call = new Call<Holding, Failure>(engine, key, {
               timeout: wait ? plan.timeout : Number.POSITIVE_INFINITY,
@@ -182,19 +182,22 @@ export const make = Effect.fnUntraced(function*(
               unavailable: Exit.fail,
               onAnswer: resume
             })
-            holding = () => call.holding
+            asked = call
             const body = Effect.matchCauseEffect(engine.take(call, plan, wait ? modeOf(plan) : "try"), {
               onFailure: (cause) => abandon(call, Exit.failCause(cause)),
+              // Granted in the very step in which the wait timed out: nobody is there to take it.
               onSuccess: (taken) =>
-                Effect.sync(() =>
-                  call.answer(taken instanceof LockUnavailable ? Exit.fail(taken) : Exit.succeed(taken))
-                )
+                taken instanceof LockUnavailable
+                  ? Effect.sync(() => call.answer(Exit.fail(taken)))
+                  : call.isAnswered
+                  ? engine.giveBack(taken)
+                  : Effect.sync(() => call.answer(Exit.succeed(taken)))
             })
             return call.run(Effect.runForkWith(context)(body, { uninterruptible: true }))
           })
           return Effect.matchCauseEffect(restore(taken), {
             onFailure: (cause) => {
-              const dropped = holding()
+              const dropped = asked?.holding
               return Effect.flatMap(dropped === undefined ? Effect.void : leave(dropped), () => Effect.failCause(cause))
             },
             onSuccess: (taken) => Effect.as(Scope.addFinalizer(Context.get(context, Scope.Scope), leave(taken)), taken)

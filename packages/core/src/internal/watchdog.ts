@@ -112,12 +112,14 @@ export class Watchdog {
 
   private up(slot: number): void {
     const alarm = this.heap[slot]
-    while (alarm !== undefined && slot > 0) {
-      const parent = this.heap[(slot - 1) >> 1]
+    if (alarm === undefined) return
+    for (let at = slot; at > 0;) {
+      const above = (at - 1) >> 1
+      const parent = this.heap[above]
       if (parent === undefined || parent.due <= alarm.due) return
-      this.place(parent, slot)
-      slot = (slot - 1) >> 1
-      this.place(alarm, slot)
+      this.place(parent, at)
+      this.place(alarm, above)
+      at = above
     }
   }
 
