@@ -20,8 +20,8 @@ export interface Entry {
   readonly docker?: { readonly image: string, readonly wrap: Wrap } | undefined
   /** The distribution's packages, installed by root. */
   readonly install?: ReadonlyArray<string> | undefined
-  /** Newer packages of Debian, unpacked into the cache; the machine stays as it is. */
-  readonly unpack?: ReadonlyArray<string> | undefined
+  /** A newer package of Debian, unpacked into the cache; the machine stays as it is. */
+  readonly unpack?: string | undefined
   /** Without it the tests fail; without the others their tests are skipped, and the run says so. */
   readonly required: boolean
 }
@@ -59,12 +59,6 @@ const either = (...places: ReadonlyArray<() => Wrap | undefined>) => (): Wrap | 
   return undefined
 }
 
-/** Files of an unpacked package. */
-const unpacked = (kind: string, file: string, wrap: (root: string) => Wrap) => (): Wrap | undefined => {
-  const root = Path.join(cache, kind)
-  return Fs.existsSync(Path.join(root, file)) ? wrap(root) : undefined
-}
-
 const javaJars = "/usr/share/java"
 
 /** Java with these jars, and with the one that shows the log. */
@@ -90,19 +84,28 @@ const zooKeeperInImage: Wrap = ([_java, ...rest]) => [
   ...rest
 ]
 
-// Programs of a newer Debian need its C library: they run through its own loader. MySQL looks for its files where the
-// distribution has put MariaDB's.
-const mysqlInFolder = (root: string): Wrap => ([_mysqld, ...rest]) => [
-  `${root}/usr/lib64/ld-linux-x86-64.so.2`,
-  "--library-path",
-  `${root}/usr/lib/x86_64-linux-gnu:${root}/usr/lib/mysql/private`,
-  `${root}/usr/sbin/mysqld`,
-  ...rest,
-  `--basedir=${root}/usr`,
-  `--lc-messages-dir=${root}/usr/share/mysql`,
-  `--character-sets-dir=${root}/usr/share/mysql/charsets`,
-  `--plugin-dir=${root}/usr/lib/mysql/plugin`
-]
+const architecture = {
+  arm64: { libraries: "usr/lib/aarch64-linux-gnu", loader: "usr/lib/ld-linux-aarch64.so.1" },
+  x64: { libraries: "usr/lib/x86_64-linux-gnu", loader: "usr/lib64/ld-linux-x86-64.so.2" }
+}
+
+/** A program of an unpacked package. It needs a newer C library than the machine's, and so runs through its loader. */
+const unpacked = (
+  kind: string,
+  program: string,
+  more: (root: string) => {
+    readonly libraries?: ReadonlyArray<string>
+    readonly args?: ReadonlyArray<string>
+  } = () => ({})
+) =>
+(): Wrap | undefined => {
+  const root = `${cache}/${kind}`
+  if ((process.arch !== "x64" && process.arch !== "arm64") || !Fs.existsSync(`${root}/${program}`)) return undefined
+  const { libraries, loader } = architecture[process.arch]
+  const { args = [], libraries: others = [] } = more(root)
+  const path = [`${root}/${libraries}`, ...others].join(":")
+  return ([_program, ...rest]) => [`${root}/${loader}`, "--library-path", path, `${root}/${program}`, ...rest, ...args]
+}
 
 /** Every server and tool by its kind. */
 export const catalog = {
@@ -132,10 +135,10 @@ export const catalog = {
     title: "etcd 3.5",
     local: either(
       programOfVersion("etcd", /^etcd Version: 3\.5\./),
-      unpacked("etcd-3.5", "usr/bin/etcd", (root) => ([_etcd, ...rest]) => [`${root}/usr/bin/etcd`, ...rest])
+      unpacked("etcd-3.5", "usr/bin/etcd")
     ),
     docker: { image: "quay.io/coreos/etcd:v3.5.24", wrap: asIs },
-    unpack: ["etcd-server"],
+    unpack: "etcd-server",
     required: false
   },
   etcdctl: {
@@ -155,10 +158,22 @@ export const catalog = {
   mysql: {
     title: "real MySQL",
     variable: "DLOCK_TEST_MYSQL",
-    // Debian's MariaDB has a link of this name.
-    local: either(programOfVersion("mysqld", /^(?!.*MariaDB)/), unpacked("mysql", "usr/sbin/mysqld", mysqlInFolder)),
+    local: either(
+      // Debian's MariaDB has a link of this name.
+      programOfVersion("mysqld", /^(?!.*MariaDB)/),
+      // It would else look for its files where the distribution has put MariaDB's.
+      unpacked("mysql", "usr/sbin/mysqld", (root) => ({
+        libraries: [`${root}/usr/lib/mysql/private`],
+        args: [
+          `--basedir=${root}/usr`,
+          `--lc-messages-dir=${root}/usr/share/mysql`,
+          `--character-sets-dir=${root}/usr/share/mysql/charsets`,
+          `--plugin-dir=${root}/usr/lib/mysql/plugin`
+        ]
+      }))
+    ),
     docker: { image: "mysql:9", wrap: asIs },
-    unpack: ["mysql-server-core"],
+    unpack: "mysql-server-core",
     required: false
   },
   zookeeper: {
@@ -183,7 +198,7 @@ export const catalog = {
       java(...["zookeeper-jute.jar", "zookeeper.jar"].map((jar) => `${cache}/zookeeper-3.9${javaJars}/${jar}`))
     ),
     docker: { image: "zookeeper:3.9", wrap: zooKeeperInImage },
-    unpack: ["libzookeeper-java"],
+    unpack: "libzookeeper-java",
     required: false
   },
   curator: {
@@ -196,3 +211,6 @@ export const catalog = {
 
 /** The name of an entry of the catalog. */
 export type Kind = keyof typeof catalog
+
+/** Every kind. */
+export const kinds = Object.keys(catalog) as ReadonlyArray<Kind>

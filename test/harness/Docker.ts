@@ -15,10 +15,9 @@ let answered: boolean | undefined
 export const isRunning = (): boolean =>
   answered ??= ChildProcess.spawnSync("docker", ["info"], { stdio: "ignore", timeout: 10_000 }).status === 0
 
-/** Fetches an image, which may take minutes; answers whether it is here. */
-export const pull = (image: string): boolean =>
-  ChildProcess.spawnSync("docker", ["image", "inspect", image], { stdio: "ignore" }).status === 0
-  || ChildProcess.spawnSync("docker", ["pull", "--quiet", image], { stdio: "inherit" }).status === 0
+/** Whether an image is here. */
+export const has = (image: string): boolean =>
+  ChildProcess.spawnSync("docker", ["image", "inspect", image], { stdio: "ignore", timeout: 10_000 }).status === 0
 
 /** Signals go to the container: the process on this machine is only its client. */
 const docker = (...args: ReadonlyArray<string>): Effect.Effect<void> =>

@@ -56,12 +56,15 @@ const locate = (kind: Kind): Program | undefined => {
   const wrap = local()
   const program = wrap !== undefined ?
     onMachine(kind, wrap)
-    : docker !== undefined && Docker.isRunning() ?
+    : docker !== undefined && Docker.isRunning() && Docker.has(docker.image) ?
     Docker.program(kind, docker.image, docker.wrap)
     : undefined
   found.set(kind, program)
   return program
 }
+
+/** Forgets what was found, after something was brought in. */
+export const lookAgain = (): void => found.clear()
 
 /** Why tests of this kind can not run, or undefined if they can. */
 export const problem = (kind: Kind): string | undefined => {

@@ -1,4 +1,17 @@
 /**
- * Runs once before the tests of the project `servers`: brings in what is missing to start the servers.
+ * Runs once before the tests of the project `servers`, and once after them.
  */
-export const setup = (): void => {}
+import { Effect } from "effect"
+import * as Setup from "./Setup.ts"
+
+let skipped: ReadonlyArray<string> = []
+
+export const setup = (): Promise<void> =>
+  Effect.runPromise(Effect.map(Setup.setup, (sentences) => {
+    skipped = sentences
+  }))
+
+/** No test is skipped in silence. */
+export const teardown = (): void => {
+  for (const sentence of skipped) process.stdout.write(`skipped: ${sentence}\n`)
+}
