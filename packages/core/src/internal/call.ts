@@ -72,11 +72,6 @@ export class Call<A, E> extends Alarm {
     })
   }
 
-  /** The caller has its answer, and nothing more is told to it. */
-  get isAnswered(): boolean {
-    return this.answered
-  }
-
   /** Interrupts the work; what is held is given back. */
   readonly interrupt = (): void => {
     this.interrupted = true
@@ -98,18 +93,23 @@ export class Call<A, E> extends Alarm {
     this.engine.watchdog.set(this, this.engine.watchdog.now() + longestGoodbye)
   }
 
-  answer(exit: Exit.Exit<A, E>): void {
-    if (this.answered) return
+  /** Tells the caller; `false`: it has been told something else already. */
+  answer(exit: Exit.Exit<A, E>): boolean {
+    if (this.answered) return false
     this.answered = true
     this.engine.watchdog.clear(this)
     if (this.holding === undefined) this.engine.telemetry.refused(outcomeOf(exit))
     this.onAnswer(exit)
     this.watcher?.()
+    return true
   }
 
   override ring(): void {
-    if (this.result !== undefined) return this.answer(this.result)
-    this.answer(this.unavailable(new LockUnavailable({ key: this.key, reason: "timeout" })))
-    this.interrupt()
+    if (this.result !== undefined) {
+      this.answer(this.result)
+    } else {
+      this.answer(this.unavailable(new LockUnavailable({ key: this.key, reason: "timeout" })))
+      this.interrupt()
+    }
   }
 }

@@ -187,11 +187,11 @@ export const make = Effect.fnUntraced(function*(
               onFailure: (cause) => abandon(call, Exit.failCause(cause)),
               // Granted in the very step in which the wait timed out: nobody is there to take it.
               onSuccess: (taken) =>
-                taken instanceof LockUnavailable
-                  ? Effect.sync(() => call.answer(Exit.fail(taken)))
-                  : call.isAnswered
-                  ? engine.giveBack(taken)
-                  : Effect.sync(() => call.answer(Exit.succeed(taken)))
+                Effect.suspend(() => {
+                  if (taken instanceof LockUnavailable) call.answer(Exit.fail(taken))
+                  else if (!call.answer(Exit.succeed(taken))) return engine.giveBack(taken)
+                  return Effect.void
+                })
             })
             return call.run(Effect.runForkWith(context)(body, { uninterruptible: true }))
           })
