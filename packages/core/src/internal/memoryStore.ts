@@ -1,4 +1,5 @@
 import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -11,6 +12,7 @@ type Resume = (effect: Effect.Effect<Grant, LockBackendError>) => void
 interface Waiter {
   readonly request: LockRequest
   readonly resumes: Set<Resume>
+  readonly context: Context.Context<never>
 }
 
 /** A held key. A key that nobody holds has no entry, so a line always stands behind a holder. */
@@ -22,8 +24,7 @@ interface Entry {
   end: bigint
   /** By owner, in the order of arrival. */
   line: Map<string, Waiter> | undefined
-  /** Sleeps until `end` while somebody is in line. */
-  keeper: Fiber.Fiber<void> | undefined
+  alarm: { readonly at: bigint, readonly fiber: Fiber.Fiber<void> } | undefined
 }
 
 /**
@@ -69,14 +70,7 @@ const extend = (entry: Entry, now: bigint): void => {
   entry.end = now + Duration.toNanosUnsafe(entry.holder.ttl)
 }
 
-const leaveLine = (entry: Entry, waiter: Waiter): void => {
-  entry.line?.delete(waiter.request.owner)
-  if (entry.line?.size === 0) {
-    entry.line = undefined
-    entry.keeper?.interruptUnsafe()
-    entry.keeper = undefined
-  }
-}
+const headOf = (entry: Entry): Waiter | undefined => entry.line?.values().next().value
 
 export const make = (): MemoryStore => {
   const entries = new Map<string, Entry>()
@@ -86,17 +80,40 @@ export const make = (): MemoryStore => {
   let lastToken = 0n
   let sweep = entries.values()
 
+  const ring = (entry: Entry): Effect.Effect<void> =>
+    Effect.clockWith((clock) =>
+      Effect.map(clock.sleep(Duration.nanos(entry.end - clock.monotonicTimeNanosUnsafe())), () => {
+        const now = clock.monotonicTimeNanosUnsafe()
+        entry.alarm = undefined
+        if (entry.end <= now) lose(entry, now)
+        else setAlarm(entry)
+      })
+    )
+
+  /** A timer for the end of the lease while, and only while, somebody waits. A renewal leaves it to ring too early. */
+  const setAlarm = (entry: Entry): void => {
+    const head = headOf(entry)
+    if (head !== undefined && entry.alarm !== undefined && entry.alarm.at <= entry.end) return
+    entry.alarm?.fiber.interruptUnsafe()
+    entry.alarm = head && { at: entry.end, fiber: Effect.runForkWith(head.context)(ring(entry)) }
+  }
+
+  const leaveLine = (entry: Entry, waiter: Waiter): void => {
+    entry.line?.delete(waiter.request.owner)
+    setAlarm(entry)
+  }
+
   /** Gives the key to the next in line, or forgets it. */
   const pass = (entry: Entry, now: bigint): void => {
-    const next = entry.line?.values().next().value
+    const next = headOf(entry)
     if (next === undefined) {
       entries.delete(entry.key)
       return
     }
-    leaveLine(entry, next)
     entry.holder = next.request
     entry.fencingToken = ++lastToken
     extend(entry, now)
+    leaveLine(entry, next)
     const granted = later(Effect.succeed(grantOf(entry)))
     for (const resume of next.resumes) resume(granted)
   }
@@ -124,7 +141,7 @@ export const make = (): MemoryStore => {
         sweep = entries.values()
         return
       }
-      if (value.line === undefined && value.end <= now) lose(value, now)
+      if (headOf(value) === undefined && value.end <= now) lose(value, now)
     }
   }
 
@@ -144,23 +161,13 @@ export const make = (): MemoryStore => {
       validFrom: now,
       end: now + Duration.toNanosUnsafe(request.ttl),
       line: undefined,
-      keeper: undefined
+      alarm: undefined
     }
     entries.set(request.key, created)
     const grant = grantOf(created)
     sweepSome(now)
     return grant
   }
-
-  /** A timer while, and only while, somebody waits. Renewals leave it alone: it wakes at the old end and sleeps on. */
-  const keep = (entry: Entry): Effect.Effect<void> =>
-    Effect.clockWith((clock) =>
-      Effect.flatMap(clock.sleep(Duration.nanos(entry.end - clock.monotonicTimeNanosUnsafe())), () => {
-        const now = clock.monotonicTimeNanosUnsafe()
-        if (entry.end <= now) lose(entry, now)
-        return entry.line === undefined ? Effect.void : keep(entry)
-      })
-    )
 
   /** Decides to wait and takes the place in one step: a fiber may be made to yield between any two. */
   const wait = (request: LockRequest, fiber: Fiber.Fiber<unknown, unknown>) =>
@@ -172,11 +179,11 @@ export const make = (): MemoryStore => {
       entry.line ??= new Map()
       let waiter = entry.line.get(request.owner)
       if (waiter === undefined) {
-        waiter = { request, resumes: new Set() }
+        waiter = { request, resumes: new Set(), context: fiber.context }
         entry.line.set(request.owner, waiter)
+        setAlarm(entry)
       }
       waiter.resumes.add(resume)
-      entry.keeper ??= Effect.runForkWith(fiber.context)(keep(entry))
       return Effect.sync(() => {
         waiter.resumes.delete(resume)
         if (waiter.resumes.size === 0 && entry.line?.get(request.owner) === waiter) leaveLine(entry, waiter)

@@ -1,0 +1,123 @@
+/**
+ * Tests a `LockBackend` against its laws.
+ *
+ * @since 0.1.0
+ */
+import { layer as testLayer } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { LockBackend } from "../LockBackend.ts"
+import type { LockBackendError } from "../LockError.ts"
+import type { Capabilities } from "./Capabilities.ts"
+import { Clients } from "./Case.ts"
+import type { Definition } from "./Case.ts"
+import * as Kit from "./Kit.ts"
+import { crash } from "./laws/crash.ts"
+import { exclusion } from "./laws/exclusion.ts"
+import { fencing } from "./laws/fencing.ts"
+import { giveBack } from "./laws/giveBack.ts"
+import { keys } from "./laws/keys.ts"
+import { line } from "./laws/line.ts"
+import { load } from "./laws/load.ts"
+import { loss } from "./laws/loss.ts"
+import { release } from "./laws/release.ts"
+import { renew } from "./laws/renew.ts"
+import { resend } from "./laws/resend.ts"
+
+export type { Capabilities, MortalClient, RevocableClient } from "./Capabilities.ts"
+export { Clients } from "./Case.ts"
+
+/**
+ * One property of a backend. The effect dies with an assertion error, whose message names the property, when the
+ * property does not hold.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Case<R = never> {
+  /** The law of `LockBackend` that it tests. */
+  readonly law: number
+  readonly name: string
+  /** What the declared capabilities lack for this case, or `undefined` when it can run. */
+  readonly lacks: string | undefined
+  /** It keeps the machine busy, so timing around it is not to be trusted. */
+  readonly heavy: boolean
+  readonly effect: Effect.Effect<void, LockBackendError, Clients | R>
+}
+
+const testTimeout = 90_000
+
+const definitions: ReadonlyArray<Definition> = [
+  ...exclusion,
+  ...keys,
+  ...resend,
+  ...renew,
+  ...release,
+  ...giveBack,
+  ...line,
+  ...fencing,
+  ...crash,
+  ...loss,
+  ...load
+]
+
+/**
+ * The cases as data, for running them by other means than `suite`. Each takes fresh keys, so they can share clients.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const cases = <R = never>(capabilities: Capabilities<R>): ReadonlyArray<Case<R>> =>
+  definitions.map(({ heavy, law, name, needs, run }) => ({
+    law,
+    name,
+    lacks: needs === undefined || needs[1](capabilities) ? undefined : needs[0],
+    heavy: heavy === true,
+    effect: Effect.flatMap(
+      Effect.context<R | Clients>(),
+      (context) => Effect.scoped(run(Kit.make(Context.get(context, Clients), capabilities, context)))
+    )
+  }))
+
+const register = <E, R>(
+  name: string,
+  clients: Layer.Layer<Clients | R, E>,
+  capabilities: Capabilities<R>
+): void => {
+  const live = capabilities.clock === "live"
+  testLayer(clients, { excludeTestServices: live, concurrent: live, timeout: "1 minute" })(name, (it) => {
+    for (const { effect, heavy, lacks, law, name } of cases(capabilities)) {
+      const title = `law ${law}: ${name}`
+      if (lacks !== undefined) it.effect.skip(`${title} (needs ${lacks})`, () => effect)
+      else it.effect(title, () => effect, { timeout: testTimeout, concurrent: live && !heavy })
+    }
+  })
+}
+
+/**
+ * Registers the cases with vitest, under `name`. `backend` is built twice, afresh, for two clients, which must see the
+ * same store. Cases that the capabilities do not allow are shown as skipped, with the reason.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const suite = <E>(
+  name: string,
+  backend: Layer.Layer<LockBackend, E>,
+  capabilities: Capabilities
+): void => register(name, Clients.layer(backend), capabilities)
+
+/**
+ * As `suite`, with an `environment` that is built once, such as a running server. Both clients and the effects in the
+ * capabilities have it in their context.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const suiteWith = <E, R, E2>(
+  name: string,
+  backend: Layer.Layer<LockBackend, E, R>,
+  capabilities: Capabilities<R>,
+  environment: Layer.Layer<R, E2>
+): void => register(name, Layer.provideMerge(Clients.layer(backend), environment), capabilities)
