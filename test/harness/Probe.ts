@@ -10,6 +10,9 @@ export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly received: 
 /** Each probe has a limit of its own: a server that is just starting may take a question and never answer it. */
 const limitMillis = 1000
 
+/** Silence after something else came: there was an answer, and it is not the one. */
+const silenceMillis = 20
+
 /**
  * Connects, sends, and reads until what came matches; answers what came, one character per byte.
  */
@@ -27,10 +30,12 @@ export const ask = (
       resume(answer)
     }
     const fail = () => end(Effect.fail(new NoAnswer({ received })))
-    const timer = setTimeout(fail, limitMillis)
+    let timer = setTimeout(fail, limitMillis)
     socket.on("data", (chunk) => {
       received += chunk.toString("latin1")
-      if (expected.test(received)) end(Effect.succeed(received))
+      if (expected.test(received)) return end(Effect.succeed(received))
+      clearTimeout(timer)
+      timer = setTimeout(fail, silenceMillis)
     })
     socket.on("error", fail)
     socket.on("close", fail)

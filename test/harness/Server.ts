@@ -55,30 +55,34 @@ const startLimit = "90 seconds"
 /** The harness waits in real time, also in a test whose clock is virtual. */
 const inRealTime = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
 
-const untilReady = Effect.fnUntraced(function*(recipe: Recipe, folder: string, process: Process.Process) {
-  const died = Effect.gen(function*() {
-    const code = yield* process.exit
-    const log = Process.tail(folder)
-    return yield* new HarnessError({
-      server: recipe.name,
-      problem: `ended with ${code} instead of starting:\n${log}`,
-      ...(/address already in use/i.test(log) && { addressInUse: true })
-    })
-  })
-  const answers = recipe.probe.pipe(
+/**
+ * Asks again and again until it is answered.
+ */
+export const untilAnswered = <A>(
+  server: string,
+  probe: Effect.Effect<A, NoAnswer>,
+  log: () => string = () => ""
+): Effect.Effect<A, HarnessError> =>
+  probe.pipe(
     Effect.retry(Schedule.spaced(probeInterval)),
     Effect.orDie,
     Effect.timeoutOrElse({
       duration: startLimit,
-      orElse: () =>
-        new HarnessError({
-          server: recipe.name,
-          problem: `did not answer on ${host}:${recipe.ports[0]} within ${startLimit}:\n${Process.tail(folder)}`
-        })
-    })
+      orElse: () => new HarnessError({ server, problem: `not ready within ${startLimit}\n${log()}` })
+    }),
+    inRealTime
   )
-  yield* Effect.raceFirst(answers, died)
-})
+
+const untilReady = (recipe: Recipe, folder: string, process: Process.Process) => {
+  const log = () => Process.tail(folder)
+  const died = Effect.flatMap(process.exit, (code) =>
+    new HarnessError({
+      server: recipe.name,
+      problem: `ended with ${code} instead of starting:\n${log()}`,
+      ...(/address already in use/i.test(log()) && { addressInUse: true })
+    }))
+  return Effect.raceFirst(untilAnswered(recipe.name, recipe.probe, log), died)
+}
 
 const dataFolder = (server: string, folder: string) =>
   Effect.try({
@@ -117,7 +121,7 @@ export const make = Effect.fnUntraced(function*(recipe: Recipe): Effect.fn.Retur
       inGroup: recipe.inGroup
     })
     yield* untilReady(recipe, folder, process)
-  }).pipe(Effect.onError(() => kill), inRealTime)
+  }).pipe(Effect.onError(() => kill))
 
   const wipe = Effect.gen(function*() {
     if (yield* isRunning) return yield* new HarnessError({ server: recipe.name, problem: "wipe: kill it first" })
