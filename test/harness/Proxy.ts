@@ -154,7 +154,7 @@ export const proxy = Effect.fnUntraced(function*(
     }
     links.add(link)
     clients.add(client)
-    client.on("close", () => clients.delete(client))
+    for (const event of ["end", "close"]) client.on(event, () => clients.delete(client))
     forward(client, up)
     forward(server, {
       ...down,
