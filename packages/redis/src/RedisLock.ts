@@ -1,0 +1,214 @@
+/**
+ * Locks on Redis 5 or newer, and on what speaks its protocol (Valkey): one plain key per lock, as in the Redis manual's
+ * recipe, with a line of those who wait, fencing tokens, and hand-over from one owner straight to the next.
+ *
+ * @since 0.1.0
+ */
+import { Lock, LockBackend, LockBackendError } from "@dlock/core"
+import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import type { Redis } from "ioredis"
+import type { ConnectionOptions } from "node:tls"
+import * as RedisAddress from "./internal/RedisAddress.ts"
+import { backendName } from "./internal/RedisCall.ts"
+import type { RedisClient } from "./internal/RedisClient.ts"
+import * as Client from "./internal/RedisClient.ts"
+import { reserved } from "./internal/RedisKeys.ts"
+import * as RedisLine from "./internal/RedisLine.ts"
+import * as RedisServer from "./internal/RedisServer.ts"
+import * as RedisVerbs from "./internal/RedisVerbs.ts"
+import * as RedisWakeUps from "./internal/RedisWakeUps.ts"
+
+/**
+ * What a backend does with a connection, whoever opened it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ClientOptions {
+  /** Put before every key. Default: nothing. */
+  readonly keyPrefix?: string | undefined
+  /** The longest wait for one answer of the server, and never more than the ttl. Default: 5 seconds. */
+  readonly commandTimeout?: Duration.Input | undefined
+}
+
+/**
+ * How to reach the server. Every field may be left out.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends ClientOptions {
+  /** The server: `host`, `host:port` or `[ipv6]:port`. Default: `["localhost:6379"]`. */
+  readonly addrs?: ReadonlyArray<string> | undefined
+  /** The user, on servers with an access control list. Default: the server's `default` user. */
+  readonly username?: string | undefined
+  /** The password. Default: none. */
+  readonly password?: Redacted.Redacted | undefined
+  /** The number of the database. Default: 0. */
+  readonly db?: number | undefined
+  /** Encrypts the connection: `true`, or the options of `node:tls`. Default: `false`. */
+  readonly tls?: boolean | ConnectionOptions | undefined
+}
+
+/**
+ * The name of the backend in errors, spans and metrics.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const name = backendName
+
+const defaultPort = 6379
+
+const badOptions = (detail: string) =>
+  new LockBackendError({ backend: name, operation: "connect", reason: "Options", detail })
+
+const timeoutOf = (options: ClientOptions): Effect.Effect<Duration.Duration, LockBackendError> => {
+  const timeout = Option.filter(
+    Duration.fromInput(options.commandTimeout ?? "5 seconds"),
+    (timeout) => Duration.isFinite(timeout) && Duration.toMillis(timeout) >= 1
+  )
+  return Effect.mapError(
+    Effect.fromOption(timeout),
+    () => badOptions("commandTimeout has to be a duration of a millisecond or more")
+  )
+}
+
+const addressOf = (options: Options): Effect.Effect<RedisAddress.Address, LockBackendError> => {
+  const addrs = options.addrs ?? [`localhost:${defaultPort}`]
+  const [addr] = addrs
+  if (addr === undefined || addrs.length > 1) {
+    return Effect.fail(badOptions(`addrs has to be one address, and has ${addrs.length}`))
+  }
+  const address = RedisAddress.parse(addr, defaultPort)
+  return address === undefined
+    ? Effect.fail(badOptions(`"${addr}" is no address; expected host, host:port or [ipv6]:port`))
+    : Effect.succeed(address)
+}
+
+/** The longest ttl: Redis adds the time of day to it and must not overflow. */
+const maxTtl = Duration.days(365_000)
+
+const check: LockBackend["Service"]["check"] = (key, ttl) => {
+  if (key.includes(reserved)) return `"${reserved}" marks the names of the lock's own keys`
+  return Duration.isGreaterThan(ttl, maxTtl) ? "Redis can not count so long a ttl" : undefined
+}
+
+const backendOf = Effect.fnUntraced(function*(
+  client: RedisClient,
+  options: ClientOptions,
+  commandTimeout: Duration.Duration
+): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const keyPrefix = options.keyPrefix ?? ""
+  yield* RedisServer.inspect(client, commandTimeout)
+  const verbs = RedisVerbs.make(client, { keyPrefix, commandTimeout, countReceivers: true })
+  const wakeUps = yield* RedisWakeUps.make(client, keyPrefix, commandTimeout)
+  return {
+    name,
+    tenure: "lease",
+    check,
+    tryAcquire: (request) =>
+      Effect.map(
+        verbs.take(request),
+        (taken) => taken._tag === "Granted" ? Option.some(taken.grant) : Option.none()
+      ),
+    acquire: (request) => RedisLine.acquire(verbs, wakeUps, request),
+    renew: verbs.prolong,
+    release: verbs.giveBack
+  }
+})
+
+/**
+ * A backend with connections of its own, which end with the scope. Fails when the server can not be reached, does not
+ * accept the credentials, or can not carry locks, within `commandTimeout`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*(
+  options: Options = {}
+): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const commandTimeout = yield* timeoutOf(options)
+  const address = yield* addressOf(options)
+  const { db, password, tls, username } = options
+  const client = yield* Client.make({
+    ...address,
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password: Redacted.value(password) }),
+    ...(db !== undefined && { db }),
+    ...(tls !== undefined && tls !== false && { tls: tls === true ? {} : tls })
+  }, Duration.toMillis(commandTimeout))
+  return yield* backendOf(client, options, commandTimeout)
+})
+
+/**
+ * A backend over a driver that the caller opened and will close. What is put before keys is the driver's `keyPrefix`,
+ * then ours. For messages it opens a second connection like it, which ends with the scope.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeClient = Effect.fnUntraced(function*(
+  client: Redis,
+  options: ClientOptions = {}
+): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const commandTimeout = yield* timeoutOf(options)
+  return yield* backendOf(
+    yield* Client.fromDriver(client, Duration.toMillis(commandTimeout)),
+    options,
+    commandTimeout
+  )
+})
+
+/**
+ * The `LockBackend` alone, with connections of its own.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerBackend = (options: Options = {}): Layer.Layer<LockBackend, LockBackendError> =>
+  Layer.effect(LockBackend, make(options))
+
+/**
+ * Locks on the server that the options name.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError> =>
+  Layer.provide(Lock.layer, layerBackend(options))
+
+/**
+ * Locks on the server that the configuration names.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (config: Config.Wrap<Options>): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
+  Layer.provide(Lock.layer, Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)))
+
+/**
+ * The `LockBackend` alone, over a driver that the caller opened and will close.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerBackendClient = (
+  client: Redis,
+  options: ClientOptions = {}
+): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClient(client, options))
+
+/**
+ * Locks over a driver that the caller opened and will close.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerClient = (client: Redis, options: ClientOptions = {}): Layer.Layer<Lock, LockBackendError> =>
+  Layer.provide(Lock.layer, layerBackendClient(client, options))

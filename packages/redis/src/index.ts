@@ -1,0 +1,1 @@
+export * as RedisLock from "./RedisLock.ts"

@@ -1,0 +1,57 @@
+/**
+ * Time limits for many short waits with one timer. `Effect.timeout` costs two fibers and a timer for each request,
+ * which is a good part of what a request to a near server costs at all.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import type * as Scope from "effect/Scope"
+
+/** One wait: when it is over, and what then happens. */
+export interface Deadline {
+  readonly at: bigint
+  readonly expire: () => void
+}
+
+export interface Deadlines {
+  /** Calls `expire` once when the time is over, unless the deadline was removed. */
+  readonly add: (limit: Duration.Duration, expire: () => void) => Deadline
+  readonly remove: (deadline: Deadline) => void
+}
+
+/** How late a deadline may be noticed. */
+const tick = Duration.millis(20)
+
+/** Deadlines that are watched until the scope closes. */
+export const make: Effect.Effect<Deadlines, never, Scope.Scope> = Effect.gen(function*() {
+  const clock = yield* Clock.Clock
+  const pending = new Set<Deadline>()
+  const somePending = Latch.makeUnsafe(false)
+
+  const expireDue = Effect.sync(() => {
+    const now = clock.monotonicTimeNanosUnsafe()
+    for (const deadline of pending) {
+      if (deadline.at <= now && pending.delete(deadline)) deadline.expire()
+    }
+    if (pending.size === 0) somePending.closeUnsafe()
+  })
+  yield* somePending.await.pipe(
+    Effect.andThen(Effect.sleep(tick)),
+    Effect.andThen(expireDue),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+  return {
+    add: (limit, expire) => {
+      const deadline = { at: clock.monotonicTimeNanosUnsafe() + Duration.toNanosUnsafe(limit), expire }
+      pending.add(deadline)
+      somePending.openUnsafe()
+      return deadline
+    },
+    remove: (deadline) => {
+      pending.delete(deadline)
+    }
+  }
+})

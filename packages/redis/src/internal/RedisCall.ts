@@ -1,0 +1,87 @@
+/**
+ * Scripts, called with a time limit: sent again as long as there is time when the connection broke or the server was
+ * not ready, because every script may be sent twice.
+ */
+import { LockBackendError } from "@dlock/core"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type { Answer, Failure, RedisClient } from "./RedisClient.ts"
+import * as RedisError from "./RedisError.ts"
+import type { Script } from "./RedisScripts.ts"
+
+/** One call of a script. */
+export interface Call {
+  /** The verb, for errors. */
+  readonly operation: string
+  readonly script: Script
+  readonly keys: ReadonlyArray<string>
+  /** Called each time that it is sent. */
+  readonly args: (sentAt: bigint) => ReadonlyArray<string>
+  /** Called each time that the server answers. */
+  readonly onAnswer?: (() => void) | undefined
+  readonly limit: Duration.Duration
+}
+
+/** What errors are called after. */
+export const backendName = "redis"
+
+/** The pause before a server that is there but not ready (it loads its data, it has no master) is asked again. */
+const pause = Duration.millis(50)
+
+export const toError = (operation: string, failure: Failure): LockBackendError => {
+  if (failure._tag === "Late") return new LockBackendError({ backend: backendName, operation, reason: "Timeout" })
+  const reason = RedisError.reasonOf(failure.cause)
+  // Without a connection nothing was refused, except that the connection itself may have been.
+  const unopened = failure._tag === "NotConnected" && reason === "Timeout"
+  return RedisError.fromDriver(backendName, operation, failure.cause, unopened ? "Unreachable" : reason)
+}
+
+const isTransient = (failure: Failure): boolean =>
+  failure._tag === "NotConnected" ||
+  (failure._tag === "Failed" && RedisError.reasonOf(failure.cause) === "Unreachable")
+
+/** EVALSHA, or EVAL when the server does not have the script: it may have been restarted or flushed at any time. */
+const once = (client: RedisClient, call: Call, limit: Duration.Duration): Effect.Effect<Answer, Failure> => {
+  const send = (command: string, script: string) =>
+    client.send({
+      command,
+      args: (sentAt) => [script, `${call.keys.length}`, ...call.keys, ...call.args(sentAt)],
+      limit,
+      onAnswer: call.onAnswer
+    })
+  return Effect.catch(
+    send("evalsha", call.script.sha1),
+    (failure) =>
+      failure._tag === "Failed" && RedisError.isNoScript(failure.cause)
+        ? send("eval", call.script.source)
+        : Effect.fail(failure)
+  )
+}
+
+const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first: Failure, until: bigint) {
+  let last = first
+  while (true) {
+    if (last._tag === "Failed") yield* Effect.sleep(pause)
+    const left = Duration.nanos(until - (yield* Clock.monotonicTimeNanos))
+    if (!isTransient(last) || Duration.isNegative(left)) return yield* toError(call.operation, last)
+    const result = yield* client.ready.pipe(
+      Effect.timeoutOption(left),
+      Effect.andThen(once(client, call, left)),
+      Effect.result
+    )
+    if (Result.isSuccess(result)) return result.success
+    last = result.failure
+  }
+})
+
+/** Calls a script; fails when there is no answer within the limit, or a refusal. */
+export const run = (client: RedisClient, call: Call): Effect.Effect<Answer, LockBackendError> =>
+  Effect.withFiber((fiber) => {
+    const now = fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe()
+    return Effect.catch(
+      once(client, call, call.limit),
+      (failure) => again(client, call, failure, now + Duration.toNanosUnsafe(call.limit))
+    )
+  })

@@ -1,0 +1,78 @@
+/**
+ * The names under which one lock is stored. The lock itself is the plain key, to the letter, so that every client that
+ * follows the Redis manual's recipe meets it. What else belongs to it lies beside it in the same hash slot, so that one
+ * script may touch all of it in a cluster.
+ */
+
+/** The keys of one lock. */
+export interface LockKeys {
+  /** The owner, as a plain string with an expiry. */
+  readonly lock: string
+  /** A sorted set: who waits, by ticket. */
+  readonly line: string
+  /** A hash: until when each of them counts as alive, and how to reach it. */
+  readonly waiters: string
+  /** The last fencing token. */
+  readonly fence: string
+  /** The mark that an attempt was given back; the owner completes the name. */
+  readonly voidPrefix: string
+}
+
+/** What the names of our own keys have in common; a lock's key must not contain it. */
+export const reserved = ":dlock-"
+
+const slots = 16384
+
+const crcTable = Uint16Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte << 8
+  for (let bit = 0; bit < 8; bit++) crc = (crc & 0x8000) === 0 ? crc << 1 : (crc << 1) ^ 0x1021
+  return crc
+})
+
+const crc16 = (text: string): number => {
+  let crc = 0
+  for (const byte of Buffer.from(text)) crc = ((crc << 8) ^ (crcTable[((crc >> 8) ^ byte) & 0xff] ?? 0)) & 0xffff
+  return crc
+}
+
+/** What Redis hashes of a key: what is between the first `{` and the first `}` after it, unless that is nothing. */
+const hashTag = (key: string): string | undefined => {
+  const open = key.indexOf("{")
+  const close = open === -1 ? -1 : key.indexOf("}", open + 1)
+  return close > open + 1 ? key.slice(open + 1, close) : undefined
+}
+
+/** The hash slot of a key, as Redis Cluster computes it. */
+export const slotOf = (key: string): number => crc16(hashTag(key) ?? key) % slots
+
+const numberBySlot = new Map<number, number>()
+
+/** The smallest number whose text lies in a slot. */
+const numberIn = (slot: number): number => {
+  const known = numberBySlot.get(slot)
+  if (known !== undefined) return known
+  let n = 0
+  while (crc16(`${n}`) % slots !== slot) n++
+  numberBySlot.set(slot, n)
+  return n
+}
+
+/**
+ * A name in the slot of the key, which no other key leads to. A key with a hash tag keeps it, and one without can be
+ * made the tag of its companions, unless it contains a `}`, which would end the tag early.
+ */
+const companion = (key: string): string => {
+  if (hashTag(key) !== undefined) return key
+  return key.includes("}") ? `{${numberIn(slotOf(key))}}:${key}` : `{${key}}`
+}
+
+export const keysOf = (key: string): LockKeys => {
+  const base = companion(key) + reserved
+  return {
+    lock: key,
+    line: `${base}line`,
+    waiters: `${base}waiters`,
+    fence: `${base}fence`,
+    voidPrefix: `${base}void/`
+  }
+}

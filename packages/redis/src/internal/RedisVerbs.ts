@@ -1,0 +1,181 @@
+/**
+ * The scripts as verbs of an attempt.
+ *
+ * A request that nobody waits for any more may reach the server late: the connection was frozen, or somebody's driver
+ * sent it again. So a request to take a key says until when it is valid, by the server's clock, and is refused
+ * afterwards; and an attempt that is given back before then leaves a mark that lives as long. An ordinary release,
+ * before which every request was answered, leaves nothing behind.
+ */
+import type { Grant, LockRequest } from "@dlock/core"
+import { LockBackendError } from "@dlock/core"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as RedisCall from "./RedisCall.ts"
+import type { RedisClient } from "./RedisClient.ts"
+import { keysOf } from "./RedisKeys.ts"
+import * as RedisScripts from "./RedisScripts.ts"
+
+/** A place in the line: where messages arrive, and the ticket, once there is one. */
+export interface Place {
+  readonly channel: string
+  readonly ticket: string
+}
+
+/** What came of an attempt to take a key. */
+export type Taken =
+  | { readonly _tag: "Granted", readonly grant: Grant }
+  | {
+    readonly _tag: "Waiting"
+    readonly ticket: string
+    readonly rank: number
+    /** What is left of the holder's lease; negative when it has no limit. */
+    readonly holderMillis: number
+  }
+
+export interface Verbs {
+  /** Takes the key if it is free; with a place, stands in line otherwise. */
+  readonly take: (request: LockRequest, place?: Place) => Effect.Effect<Taken, LockBackendError>
+  /** Prolongs the lease; `none` if it is not ours any more. */
+  readonly prolong: (request: LockRequest) => Effect.Effect<Option.Option<Grant>, LockBackendError>
+  /** Gives back, leaves the line, and voids what is still on its way. */
+  readonly giveBack: (request: LockRequest) => Effect.Effect<boolean, LockBackendError>
+}
+
+interface Attempt {
+  readonly keys: ReadonlyArray<string>
+  readonly ttlMillis: number
+  readonly limit: Duration.Duration
+  /** Requests to take the key that the server has not answered. */
+  unanswered: number
+  /** Until when one of them is valid, in µs of the server's clock. */
+  validUntil: number
+  isOver: boolean
+}
+
+/** By how much longer a request is valid than somebody waits for it: cluster nodes do not have one clock. */
+const slackMicros = 1_000_000
+
+/** How often a request may meet a server whose clock is not what we took it for. */
+const maxStale = 3
+
+const protocol = (operation: string, detail: string) =>
+  Effect.fail(new LockBackendError({ backend: RedisCall.backendName, operation, reason: "Protocol", detail }))
+
+const unexpected = (operation: string, reply: unknown) =>
+  protocol(operation, `unexpected answer ${JSON.stringify(reply)}`)
+
+const givenBack = protocol("acquire", "this attempt was given back before")
+
+export const make = (
+  client: RedisClient,
+  options: { readonly keyPrefix: string, readonly commandTimeout: Duration.Duration, readonly countReceivers: boolean }
+): Verbs => {
+  const attempts = new WeakMap<LockRequest, Attempt>()
+  const counted = options.countReceivers ? "1" : "0"
+  /** The server's clock minus our monotonic one, in µs, as of the last answer. */
+  let ahead = 0
+
+  const attemptOf = (request: LockRequest): Attempt => {
+    const known = attempts.get(request)
+    if (known !== undefined) return known
+    const keys = keysOf(client.keyPrefix + options.keyPrefix + request.key)
+    const attempt = {
+      keys: [keys.lock, keys.line, keys.waiters, keys.fence, keys.voidPrefix + request.owner],
+      ttlMillis: Math.max(1, Math.ceil(Duration.toMillis(request.ttl))),
+      limit: Duration.min(options.commandTimeout, request.ttl),
+      unanswered: 0,
+      validUntil: 0,
+      isOver: false
+    }
+    attempts.set(request, attempt)
+    return attempt
+  }
+
+  const take = Effect.fnUntraced(function*(request: LockRequest, place?: Place) {
+    const attempt = attemptOf(request)
+    if (attempt.isOver) return yield* givenBack
+    const { channel, ticket } = place ?? { channel: "", ticket: "" }
+    const limitMicros = Duration.toMillis(attempt.limit) * 1000
+    const call: RedisCall.Call = {
+      operation: "acquire",
+      script: RedisScripts.acquire,
+      keys: attempt.keys,
+      limit: attempt.limit,
+      args: (sentAt) => {
+        const validUntil = Math.ceil(Number(sentAt / 1000n) + ahead + limitMicros + slackMicros)
+        attempt.unanswered++
+        attempt.validUntil = Math.max(attempt.validUntil, validUntil)
+        return [request.owner, `${attempt.ttlMillis}`, `${validUntil}`, channel, ticket, counted]
+      },
+      onAnswer: () => {
+        attempt.unanswered--
+      }
+    }
+    for (let stale = 0; stale < maxStale; stale++) {
+      const { reply, sentAt } = yield* RedisCall.run(client, call)
+      if (!Array.isArray(reply)) return yield* unexpected("acquire", reply)
+      const [code, now, first, rank, holderMillis]: Array<unknown> = reply
+      ahead = Number(now) - Number(sentAt / 1000n)
+      switch (code) {
+        case RedisScripts.Code.granted: {
+          const grant: Grant = {
+            validFrom: sentAt,
+            ttl: Duration.millis(attempt.ttlMillis),
+            fencingToken: BigInt(String(first))
+          }
+          return { _tag: "Granted", grant } satisfies Taken
+        }
+        case RedisScripts.Code.waiting:
+          return {
+            _tag: "Waiting",
+            ticket: String(first),
+            rank: Number(rank),
+            holderMillis: Number(holderMillis)
+          } satisfies Taken
+        case RedisScripts.Code.void:
+          return yield* givenBack
+        case RedisScripts.Code.stale:
+          break
+        default:
+          return yield* unexpected("acquire", reply)
+      }
+    }
+    return yield* protocol("acquire", "the server's clock jumps")
+  })
+
+  const prolong = Effect.fnUntraced(function*(request: LockRequest) {
+    const attempt = attemptOf(request)
+    const { reply, sentAt } = yield* RedisCall.run(client, {
+      operation: "renew",
+      script: RedisScripts.renew,
+      keys: attempt.keys,
+      limit: attempt.limit,
+      args: () => [request.owner, `${attempt.ttlMillis}`]
+    })
+    if (reply === null) return Option.none<Grant>()
+    if (typeof reply !== "string") return yield* unexpected("renew", reply)
+    return Option.some<Grant>({
+      validFrom: sentAt,
+      ttl: Duration.millis(attempt.ttlMillis),
+      fencingToken: BigInt(reply)
+    })
+  })
+
+  const giveBack = Effect.fnUntraced(function*(request: LockRequest) {
+    const attempt = attempts.get(request)
+    if (attempt === undefined) return false
+    attempt.isOver = true
+    const { reply } = yield* RedisCall.run(client, {
+      operation: "release",
+      script: RedisScripts.release,
+      keys: attempt.keys,
+      limit: attempt.limit,
+      args: () => [request.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`, counted]
+    })
+    if (reply !== 0 && reply !== 1) return yield* unexpected("release", reply)
+    return reply === 1
+  })
+
+  return { take, prolong, giveBack }
+}
