@@ -73,7 +73,7 @@ export class Call<A, E> extends Alarm {
   }
 
   /** Interrupts the work; what is held is given back. */
-  readonly interrupt = (): void => {
+  interrupt(): void {
     this.interrupted = true
     this.fiber?.interruptUnsafe()
   }
@@ -81,7 +81,7 @@ export class Call<A, E> extends Alarm {
   /** The grant is believed: the wait is over. A section is interrupted when its lease is lost. */
   granted(holding: Holding, now: number): void {
     this.holding = holding
-    if (this.isSection) holding.onLoss = this.interrupt
+    if (this.isSection) holding.section = this
     this.engine.watchdog.clear(this)
     this.engine.telemetry.granted(now - this.started)
   }

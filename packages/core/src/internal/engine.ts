@@ -306,7 +306,7 @@ export class Engine {
     this.closed = true
     for (const holding of this.live) {
       holding.lose("session")
-      if (holding.onLoss === undefined) this.runFork(this.giveBack(holding))
+      if (holding.section === undefined) this.runFork(this.giveBack(holding))
     }
     return Effect.callback<void>((resume) => {
       this.onIdle = () => resume(Effect.void)

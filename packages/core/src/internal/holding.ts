@@ -35,8 +35,8 @@ export class Holding extends Alarm implements LockRequest, Lease {
   duty: "owed" | "running" | "done" = "owed"
   /** The error of the latest release that failed. */
   releaseError: LockBackendError | undefined
-  /** Interrupts the section that runs under this lease. */
-  onLoss: (() => void) | undefined
+  /** What runs under this lease, and is interrupted when it is lost. */
+  section: { interrupt(): void } | undefined
   private readonly engine: Engine
   private renewing: Fiber.Fiber<void> | undefined
   private failures = 0
@@ -191,7 +191,7 @@ export class Holding extends Alarm implements LockRequest, Lease {
     this.engine.runFork(Effect.logError(this.lossError.message))
     // The section is given the time until the backend lets go of the key by itself to close what it opened.
     this.engine.watchdog.set(this, this.validFrom + this.ttlGiven)
-    this.onLoss?.()
+    this.section?.interrupt()
     for (const watcher of this.watchers ?? []) watcher()
   }
 

@@ -18,14 +18,13 @@ import type { LockBackend } from "../LockBackend.ts"
 import { InvalidLockRequest, type LockBackendError, type LockLost, LockUnavailable } from "../LockError.ts"
 import { Call } from "./call.ts"
 import { Engine, type Mode } from "./engine.ts"
-import type { Holding } from "./holding.ts"
+import { Holding } from "./holding.ts"
 import * as plans from "./plan.ts"
 
 /** The sections that a fiber runs in, innermost first: asking for a key inside its own section is reentry. */
 interface Section {
   readonly engine: Engine
-  readonly key: string
-  readonly holding: () => Holding | undefined
+  readonly call: { readonly key: string, readonly holding: Holding | undefined }
   readonly outer: Section | undefined
 }
 
@@ -36,7 +35,8 @@ const CurrentSection = Context.Reference<Section | undefined>("@dlock/core/Curre
 const isReentry = (engine: Engine, key: string, context: Context.Context<never>): boolean => {
   let section = Context.get(context, CurrentSection)
   while (section !== undefined) {
-    if (section.engine === engine && section.key === key && section.holding()?.state === "held") return true
+    const { call } = section
+    if (section.engine === engine && call.key === key && call.holding?.state === "held") return true
     section = section.outer
   }
   return false
@@ -48,6 +48,10 @@ const lossCause = <A, E>(holding: Holding, exit: Exit.Exit<A, E>): Cause.Cause<L
   if (Exit.isSuccess(exit)) return lost
   return Cause.combine(lost, Cause.fromReasons(exit.cause.reasons.filter(Cause.isDieReason)))
 }
+
+// A bigint is no attribute value of OpenTelemetry.
+const annotate = (span: Tracer.Span, holding: Holding): void =>
+  span.attribute("lock.fencing_token", String(holding.fencingToken))
 
 const modeOf = (plan: plans.Plan): Mode => plan.retry !== undefined ? "retry" : plan.timeout === 0 ? "try" : "wait"
 
@@ -81,7 +85,12 @@ export const make = Effect.fnUntraced(function*(
   const traced = <A, E, R>(name: string, key: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.flatMap(
       Effect.makeSpan(name, { attributes: { "lock.backend": backend.name, "lock.key": key } }),
-      (span) => Effect.onExit(effect, (exit) => Effect.sync(() => span.end(clock.currentTimeNanosUnsafe(), exit)))
+      (span) =>
+        Effect.onExit(effect, (exit) =>
+          Effect.sync(() => {
+            if (Exit.isSuccess(exit) && exit.value instanceof Holding) annotate(span, exit.value)
+            span.end(clock.currentTimeNanosUnsafe(), exit)
+          }))
     )
 
   /** The program has ended: reads the deadline once more, gives back, answers. */
@@ -134,7 +143,7 @@ export const make = Effect.fnUntraced(function*(
             })
             const outer = Context.get(context, CurrentSection)
             const inner = context.pipe(
-              Context.add(CurrentSection, { engine, key, holding: () => call.holding, outer }),
+              Context.add(CurrentSection, { engine, call, outer }),
               Context.add(Tracer.ParentSpan, span)
             )
             const mode = wait ? modeOf(plan) : "try"
@@ -142,7 +151,7 @@ export const make = Effect.fnUntraced(function*(
               onFailure: (cause) => abandon(call, Exit.failCause(cause)),
               onSuccess: (holding) => {
                 if (holding instanceof LockUnavailable) return Effect.sync(() => call.answer(unavailable(holding)))
-                span.attribute("lock.fencing_token", String(holding.fencingToken))
+                annotate(span, holding)
                 const inside = Effect.interruptible(Effect.scoped(Effect.suspend(() => program(holding))))
                 return Effect.flatMap(Effect.exit(inside), (exit) => finish(call, holding, exit))
               }
