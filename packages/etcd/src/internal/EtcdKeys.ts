@@ -1,0 +1,40 @@
+/**
+ * Where things stand in etcd. The line of a lock named `k` is the prefix `k/`, as it is for `etcdctl lock k`; each
+ * holder and waiter is a key in it, and the oldest create revision holds the lock.
+ */
+
+/** `/` separates a lock's name from its line, and `%` stands for what is no part of a name. */
+const escape = (text: string): string => text.replace(/[%/]/g, (char) => char === "%" ? "%25" : "%2F")
+
+const hex = (lease: string): string => BigInt(lease).toString(16)
+
+/** What is put before the name of every lock. */
+export const root = (prefix: string): string => {
+  const trimmed = prefix.replace(/\/+$/, "")
+  return trimmed === "" ? "" : `${trimmed}/`
+}
+
+/** The keys of one lock. */
+export interface LockKeys {
+  /** Every key that begins with this is a holder or waiter. Ends with `/`. */
+  readonly line: string
+  /** The key of an attempt on a lease, in the line. */
+  readonly place: (lease: string, owner: string) => string
+  /**
+   * The mark that an attempt was given back. Outside of the line, where nobody takes it for a waiter, but below the
+   * lock's name, so that whoever may write the one may write the other. No escaped name contains `%v`.
+   */
+  readonly mark: (owner: string) => string
+}
+
+export const of = (root: string, key: string): LockKeys => {
+  const name = root + escape(key)
+  return {
+    line: `${name}/`,
+    place: (lease, owner) => `${name}/${hex(lease)}-${escape(owner)}`,
+    mark: (owner) => `${name}%void/${escape(owner)}`
+  }
+}
+
+/** The end of the range of all keys that begin with `line`: `0` is the character after `/`. */
+export const endOf = (line: string): string => `${line.slice(0, -1)}0`

@@ -1,0 +1,247 @@
+/**
+ * The verbs of the lock: entering the line, waiting in it, holding, giving back.
+ */
+import type { Grant, LockBackend, LockRequest, Validity } from "@dlock/core/LockBackend"
+import { LockBackendError } from "@dlock/core/LockError"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { ITxnRequest, ITxnResponse } from "etcd3"
+import { Attempt } from "./EtcdAttempt.ts"
+import type { EtcdClient } from "./EtcdClient.ts"
+import type { LeaseGone } from "./EtcdFailure.ts"
+import * as EtcdGuard from "./EtcdGuard.ts"
+import type { Session } from "./EtcdSession.ts"
+import * as EtcdSession from "./EtcdSession.ts"
+import * as EtcdTxn from "./EtcdTxn.ts"
+import * as EtcdWaiting from "./EtcdWaiting.ts"
+import * as EtcdWatch from "./EtcdWatch.ts"
+
+export type EtcdLine = Pick<LockBackend["Service"], "tryAcquire" | "acquire" | "renew" | "release">
+
+/** How long giving back waits for the answer of what is in flight, which tells whether there is anything to give. */
+const grace = "500 millis"
+
+const givenBack = new LockBackendError({
+  backend: "etcd",
+  operation: "acquire",
+  reason: "Rejected",
+  detail: "this attempt was given back"
+})
+
+const validityOf = ({ ttl, validFrom }: Session): Validity => ({ validFrom, ttl })
+
+/** The grant of an attempt that holds already. */
+const regrant = ({ displaced, over, revision, session, state }: Attempt): Grant | undefined =>
+  state === "held" && !over && !displaced && session !== undefined && revision !== undefined
+    ? { ...validityOf(session), fencingToken: revision }
+    : undefined
+
+export const make = Effect.fnUntraced(function*(
+  client: EtcdClient,
+  options: { readonly root: string, readonly commandTimeout: number }
+): Effect.fn.Return<EtcdLine, never, Scope.Scope> {
+  const { commandTimeout, root } = options
+  const clock = yield* Clock.Clock
+  const scope = yield* Effect.scope
+  const sessions = yield* EtcdSession.make(client, commandTimeout)
+  const watches = EtcdWatch.make(client)
+  yield* Effect.addFinalizer(() => Effect.sync(watches.close))
+  const guard = yield* EtcdGuard.make(client, watches, sessions, commandTimeout, root)
+  const waiting = EtcdWaiting.make(client, watches, commandTimeout)
+  /** By identity: the same request comes with every verb of an attempt. */
+  const attempts = new WeakMap<LockRequest, Attempt>()
+
+  const attemptOf = (request: LockRequest): Attempt => {
+    const known = attempts.get(request)
+    if (known !== undefined) return known
+    const attempt = new Attempt(request)
+    attempts.set(request, attempt)
+    return attempt
+  }
+
+  const limitOf = (attempt: Attempt): number => Math.min(commandTimeout, Duration.toMillis(attempt.request.ttl))
+
+  /** The session that the attempt lives on; a new one if it has none or it ended. */
+  const board = (attempt: Attempt): Effect.Effect<Session, LockBackendError> => {
+    const { session } = attempt
+    if (session !== undefined && session.ended === undefined) return Effect.succeed(session)
+    attempt.doubtful = false
+    return sessions.join(attempt, attempt.request.ttl)
+  }
+
+  /**
+   * Sends what puts the key. It goes on when the caller is interrupted, so that giving back can wait for the answer,
+   * which is taken in here.
+   */
+  const send = (
+    attempt: Attempt,
+    request: ITxnRequest,
+    onAnswer: (response: ITxnResponse) => void
+  ): Effect.Effect<ITxnResponse, LockBackendError | LeaseGone> =>
+    Effect.suspend(() => {
+      let doubtful = attempt.doubtful
+      attempt.doubtful = true
+      return client.txnOnLease("acquire", request, { total: limitOf(attempt), onDoubt: () => doubtful = true }).pipe(
+        Effect.tap((response) =>
+          Effect.sync(() => {
+            attempt.doubtful = doubtful
+            onAnswer(response)
+          })
+        ),
+        Effect.tapError(() => Effect.sync(() => attempt.doubtful = doubtful)),
+        Effect.forkIn(scope, { startImmediately: true }),
+        Effect.tap((fiber) => Effect.sync(() => attempt.sending = fiber)),
+        Effect.flatMap(Fiber.join)
+      )
+    })
+
+  /** A request for a lease that the server does not have tells that the session is over. */
+  const unlessGone = <A>(
+    session: Session,
+    effect: Effect.Effect<A, LockBackendError | LeaseGone>
+  ): Effect.Effect<Option.Option<A>, LockBackendError> =>
+    Effect.map(effect, Option.some).pipe(
+      Effect.catchTag("LeaseGone", () =>
+        Effect.sync(() => {
+          sessions.gone(session)
+          return Option.none()
+        }))
+    )
+
+  /** The grant, unless the key is gone again or was given back already. */
+  const grant = (attempt: Attempt, session: Session): Grant | undefined => {
+    const { revision } = attempt
+    if (attempt.over || attempt.displaced || revision === undefined || session.ended !== undefined) return undefined
+    attempt.state = "held"
+    guard.add(attempt)
+    return { ...validityOf(session), fencingToken: revision }
+  }
+
+  const annul = (attempt: Attempt, session: Session): Effect.Effect<boolean, LockBackendError> => {
+    const txn = EtcdTxn.annul(attempt.spotOn(session, root))
+    return unlessGone(session, client.txnOnLease("release", txn, { total: limitOf(attempt) })).pipe(
+      Effect.map((response) => {
+        if (Option.isNone(response)) return false
+        session.marks++
+        return EtcdTxn.annulled(response.value)
+      })
+    )
+  }
+
+  const tryAcquire = Effect.fnUntraced(function*(request: LockRequest) {
+    const attempt = attemptOf(request)
+    for (;;) {
+      const again = regrant(attempt)
+      if (again !== undefined) return Option.some(again)
+      if (attempt.over || attempt.state === "lost") return Option.none()
+      const session = yield* board(attempt)
+      if (session.ended !== undefined) continue
+      const spot = attempt.spotOn(session, root)
+      attempt.displaced = false
+      const onAnswer = (response: ITxnResponse) => attempt.revision = EtcdTxn.taken(response, spot)
+      const response = yield* unlessGone(session, send(attempt, EtcdTxn.take(spot), onAnswer))
+      if (Option.isNone(response)) continue
+      if (attempt.revision !== undefined) {
+        const granted = grant(attempt, session)
+        if (granted !== undefined) return Option.some(granted)
+        continue
+      }
+      // Nobody gives back what was refused, so a copy that may still come must meet the mark.
+      if (attempt.doubtful) yield* annul(attempt, session)
+      attempt.doubtful = false
+      sessions.leave(attempt)
+      attempt.session = undefined
+      return Option.none()
+    }
+  })
+
+  /** Enters the line; none: begin again. */
+  const enter = Effect.fnUntraced(function*(attempt: Attempt, session: Session) {
+    guard.remove(attempt)
+    attempt.displaced = false
+    const spot = attempt.spotOn(session, root)
+    const onAnswer = (response: ITxnResponse) => attempt.revision = EtcdTxn.entered(response)?.revision
+    const response = yield* unlessGone(session, send(attempt, EtcdTxn.enter(spot), onAnswer))
+    if (Option.isNone(response)) return Option.none()
+    const entered = EtcdTxn.entered(response.value)
+    if (entered === undefined) return yield* givenBack
+    return "predecessor" in entered
+      ? Option.some(entered)
+      : Option.fromUndefinedOr(yield* waiting.look(attempt, spot, entered.revision))
+  })
+
+  const acquire = Effect.fnUntraced(function*(request: LockRequest) {
+    const attempt = attemptOf(request)
+    for (;;) {
+      const again = regrant(attempt)
+      if (again !== undefined) return again
+      if (attempt.over || attempt.state === "lost") return yield* givenBack
+      const session = yield* board(attempt)
+      if (session.ended !== undefined) continue
+      const standing = yield* enter(attempt, session)
+      if (Option.isNone(standing)) continue
+      const { predecessor, revision } = standing.value
+      if (predecessor !== undefined) {
+        attempt.state = "waiting"
+        guard.add(attempt)
+        yield* waiting.wait(attempt, attempt.spotOn(session, root), revision, predecessor)
+      }
+      const granted = grant(attempt, session)
+      if (granted !== undefined) return granted
+    }
+  })
+
+  const renew = Effect.fnUntraced(function*(request: LockRequest) {
+    const attempt = attempts.get(request)
+    const session = attempt?.session
+    if (attempt === undefined || session === undefined || regrant(attempt) === undefined) return Option.none()
+    if (session.isDue(clock.monotonicTimeNanosUnsafe())) {
+      yield* sessions.refresh(session).pipe(Effect.timeoutOrElse({
+        duration: limitOf(attempt),
+        orElse: () => Effect.fail(new LockBackendError({ backend: "etcd", operation: "renew", reason: "Timeout" }))
+      }))
+    }
+    return regrant(attempt) === undefined ? Option.none() : Option.some(validityOf(session))
+  })
+
+  /** Removes the key of an attempt whose every request was answered. */
+  const remove = Effect.fnUntraced(function*(attempt: Attempt, session: Session, revision: bigint) {
+    const { place } = attempt.spotOn(session, root)
+    const limits = { total: limitOf(attempt), onDoubt: () => attempt.left = true }
+    const { succeeded } = yield* client.txn("release", EtcdTxn.leave(place, revision), limits)
+    // When the answer to an earlier copy was lost, that one has done it.
+    return succeeded || attempt.left
+  })
+
+  const giveBack = Effect.fnUntraced(function*(attempt: Attempt) {
+    const { sending } = attempt
+    if (sending !== undefined && sending.pollUnsafe() === undefined) {
+      yield* Fiber.await(sending).pipe(Effect.timeoutOption(grace), Effect.andThen(Fiber.interrupt(sending)))
+    }
+    const { revision, session } = attempt
+    if (session === undefined || session.ended !== undefined) return false
+    if (attempt.doubtful) return (yield* annul(attempt, session)) && attempt.state !== "waiting"
+    if (revision === undefined) return false
+    return (yield* remove(attempt, session, revision)) && attempt.state !== "waiting"
+  })
+
+  const release = (request: LockRequest): Effect.Effect<boolean, LockBackendError> =>
+    Effect.suspend(() => {
+      const attempt = attemptOf(request)
+      if (attempt.returned) return Effect.succeed(false)
+      attempt.over = true
+      guard.remove(attempt)
+      attempt.wake?.()
+      return Effect.tap(giveBack(attempt), () =>
+        Effect.sync(() => {
+          attempt.returned = true
+          sessions.leave(attempt)
+        }))
+    })
+
+  return { tryAcquire, acquire, renew, release }
+})

@@ -1,0 +1,118 @@
+/**
+ * Waiting in line: for the key just before ours, and for nothing else. A deletion wakes exactly one waiter.
+ */
+import { LockBackendError } from "@dlock/core/LockError"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import type { Attempt } from "./EtcdAttempt.ts"
+import type { EtcdClient } from "./EtcdClient.ts"
+import * as EtcdTxn from "./EtcdTxn.ts"
+import type { EtcdWatch } from "./EtcdWatch.ts"
+
+export interface EtcdWaiting {
+  /** Where the attempt stands now; `undefined` when its key is gone. */
+  readonly look: (
+    attempt: Attempt,
+    spot: EtcdTxn.Spot,
+    revision: bigint
+  ) => Effect.Effect<EtcdTxn.Standing | undefined, LockBackendError>
+  /** Returns when nobody is before the attempt, or when it was displaced or given back. */
+  readonly wait: (
+    attempt: Attempt,
+    spot: EtcdTxn.Spot,
+    revision: bigint,
+    predecessor: string
+  ) => Effect.Effect<void, LockBackendError>
+}
+
+/** A watch on a predecessor, as far as it has come. */
+interface Vigil {
+  standing: boolean
+  deleted: boolean
+  broken: boolean
+  close: () => void
+}
+
+const pauseAfterBreak = "50 millis"
+
+/** Waits until it is so, or until the attempt need not wait any more. */
+const until = (attempt: Attempt, done: () => boolean): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const check = (): void => {
+      if (!attempt.over && !attempt.displaced && !done()) return
+      attempt.wake = undefined
+      resume(Effect.void)
+    }
+    attempt.wake = check
+    check()
+    return Effect.sync(() => attempt.wake = undefined)
+  })
+
+const silent = new LockBackendError({
+  backend: "etcd",
+  operation: "acquire",
+  reason: "Timeout",
+  detail: "no watch could be placed"
+})
+
+export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: number): EtcdWaiting => {
+  const look: EtcdWaiting["look"] = (attempt, { line, place }, revision) =>
+    Effect.map(client.txn("acquire", EtcdTxn.look(line, place, revision), { total: commandTimeout }), (response) => {
+      const standing = EtcdTxn.looked(response, revision)
+      if (standing === undefined && attempt.revision === revision) attempt.displace("taken")
+      return standing
+    })
+
+  const open = (attempt: Attempt, key: string): Vigil => {
+    const vigil: Vigil = { standing: false, deleted: false, broken: false, close: () => {} }
+    const tell = (change: Partial<Vigil>) => (): void => {
+      Object.assign(vigil, change)
+      attempt.wake?.()
+    }
+    vigil.close = watches.open(key, undefined, {
+      onStanding: tell({ standing: true }),
+      onDeleted: tell({ deleted: true }),
+      onBroken: tell({ broken: true })
+    })
+    return vigil
+  }
+
+  const wait: EtcdWaiting["wait"] = Effect.fnUntraced(function*(attempt, spot, revision, first) {
+    const clock = yield* Clock.Clock
+    const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+    let before: string | undefined = first
+    let stoodAt = now()
+
+    /** The predecessor after this one, or none. */
+    const step = (vigil: Vigil, key: string) =>
+      Effect.gen(function*() {
+        yield* until(attempt, () => vigil.standing || vigil.broken).pipe(
+          Effect.timeoutOrElse({ duration: commandTimeout, orElse: () => Effect.sync(watches.condemn) })
+        )
+        if (vigil.standing && !vigil.broken) {
+          // From a revision of the past the server would watch in a loop of 100 ms: so from now, and then a look.
+          const standing = yield* look(attempt, spot, revision)
+          if (standing?.predecessor !== key) return standing?.predecessor
+          yield* until(attempt, () => vigil.deleted || vigil.broken)
+          stoodAt = now()
+        }
+        if (attempt.over || attempt.displaced) return undefined
+        if (vigil.broken) {
+          if (now() - stoodAt > commandTimeout) return yield* silent
+          yield* Effect.sleep(pauseAfterBreak)
+        }
+        return (yield* look(attempt, spot, revision))?.predecessor
+      })
+
+    while (before !== undefined && !attempt.over && !attempt.displaced) {
+      const key: string = before
+      before = yield* Effect.acquireUseRelease(
+        Effect.sync(() => open(attempt, key)),
+        (vigil) => step(vigil, key),
+        (vigil) => Effect.sync(vigil.close)
+      )
+    }
+  })
+
+  return { look, wait }
+}
