@@ -1,15 +1,20 @@
-import { LockBackend, MemoryLock } from "@dlock/core"
+import { LockBackend } from "@dlock/core"
 import { LockTest } from "@dlock/core/testing"
 import { Effect, Layer } from "effect"
+import * as Memory from "./support/memory.ts"
 
-const store = Effect.runSync(MemoryLock.make)
+const { capabilities, network, store } = Effect.runSync(Memory.make())
 
-LockTest.suite("memory", Layer.succeed(LockBackend, store), {
-  clock: "test",
-  tenure: "lease",
-  ttl: "request",
-  minTtl: "1 second",
-  fifo: true,
-  pushesLoss: true,
-  revocable: Effect.succeed({ client: store, revoke: (request) => store.revoke(request.key) })
+LockTest.suite("memory", Layer.succeed(LockBackend, store), capabilities)
+
+LockTest.suite("memory, in real time", Layer.succeed(LockBackend, store), {
+  ...capabilities,
+  clock: "live",
+  minTtl: "300 millis"
 })
+
+LockTest.suite(
+  "memory, behind a network",
+  Layer.effect(LockBackend, Effect.map(network.client, ({ client }) => client)),
+  { ...capabilities, inLine: network.inLine }
+)

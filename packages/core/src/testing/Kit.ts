@@ -6,7 +6,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import type { Grant, LockBackend, LockRequest, Validity } from "../LockBackend.ts"
@@ -44,8 +43,8 @@ export interface Kit {
   readonly attempt: (key: string, ttl?: Duration.Duration) => Attempt
   /** Lets time pass. */
   readonly elapse: (duration: Duration.Duration) => Effect.Effect<void>
-  /** A short while of random length, to hit different moments of a request in flight. */
-  readonly pause: Effect.Effect<void>
+  /** A short while, or none for 0: with 0 to 7 a case hits different moments of a request in flight. */
+  readonly pause: (length: number) => Effect.Effect<void>
   /** Long enough for a request to be answered. */
   readonly settle: Effect.Effect<void>
   /** The effect must end within `limit`. */
@@ -120,10 +119,8 @@ export const make = <R>(
   const inLine = count && ((key: string) => Effect.orDie(Effect.provideContext(count(key), context)))
   const elapse = live ? Effect.sleep : TestClock.adjust
   const settle = live ? Effect.sleep(settleTime) : turns
-  const pause = Effect.flatMap(
-    Random.nextIntBetween(0, 8),
-    (n) => live ? Effect.sleep(n) : Effect.repeat(Effect.yieldNow, { times: n })
-  )
+  const pause = (length: number): Effect.Effect<void> =>
+    length === 0 ? Effect.void : live ? Effect.sleep(length) : Effect.repeat(Effect.yieldNow, { times: length - 1 })
 
   const until: Kit["until"] = Effect.fnUntraced(function*(condition, limit, property) {
     const end = (yield* now) + Duration.toNanosUnsafe(limit)
@@ -141,7 +138,7 @@ export const make = <R>(
       })
     }
     const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
-    yield* turns
+    for (let turn = 0; turn < 20 && isPending(fiber); turn++) yield* Effect.yieldNow
     yield* until(Effect.sync(() => !isPending(fiber)), limit, property)
     return yield* Fiber.join(fiber)
   })

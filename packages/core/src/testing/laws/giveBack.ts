@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import type { LockBackendError } from "../../LockError.ts"
 import type { Definition } from "../Case.ts"
 import type { Client } from "../Kit.ts"
 
@@ -12,24 +13,27 @@ export const giveBack: ReadonlyArray<Definition> = [
   {
     law: 5,
     name: "an acquire that is interrupted at any moment leaves nothing",
-    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, patience, pause, take, within }) {
-      const interrupt = Effect.fnUntraced(function*(client: Client, k: string) {
+    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, patience, pause, settle, take, within }) {
+      const interrupt = Effect.fnUntraced(function*(client: Client, k: string, i: number) {
         const request = attempt(k)
-        const verb = request.owner.charCodeAt(6) % 2 === 0 ? client.acquire(request) : client.tryAcquire(request)
+        const verb: Effect.Effect<unknown, LockBackendError> = i < 12
+          ? client.acquire(request)
+          : client.tryAcquire(request)
         const fiber = yield* Effect.forkChild(verb, { startImmediately: true })
-        yield* pause
+        yield* pause(i % 8)
         yield* within(Fiber.interrupt(fiber), patience, "an interrupted attempt returns at once")
         yield* client.release(request)
+        yield* settle
       })
       yield* Effect.forEach(rounds, (i) =>
         Effect.gen(function*() {
           const k = key()
           const client = i % 2 === 0 ? a : b
-          yield* interrupt(client, k)
+          yield* interrupt(client, k, i)
           yield* expectFree(k, "an interrupted attempt at a free key leaves nothing after its release")
           const holder = attempt(k)
           yield* take(b, holder, "a free key is granted")
-          yield* interrupt(client, k)
+          yield* interrupt(client, k, i)
           yield* b.release(holder)
           yield* expectFree(k, "an interrupted attempt at a held key leaves nothing after its release")
         }), { concurrency: 4, discard: true })
@@ -38,18 +42,19 @@ export const giveBack: ReadonlyArray<Definition> = [
   {
     law: 5,
     name: "a release beside an acquire in flight wins",
-    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, pause, patience, within }) {
+    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, patience, pause, settle, within }) {
       yield* Effect.forEach(rounds, (i) =>
         Effect.gen(function*() {
           const k = key()
           const client = i % 2 === 0 ? a : b
           const request = attempt(k)
           const fiber = yield* Effect.forkChild(client.acquire(request), { startImmediately: i % 4 < 2 })
-          yield* pause
+          yield* pause(i % 8)
           yield* client.release(request)
-          yield* pause
+          yield* pause(7 - i % 8)
           yield* within(Fiber.interrupt(fiber), patience, "an interrupted acquire returns at once")
           yield* client.release(request)
+          yield* settle
           yield* expectFree(k, "an attempt that was released while its acquire was in flight leaves nothing")
         }), { concurrency: 4, discard: true })
     })

@@ -70,7 +70,7 @@ export const line: ReadonlyArray<Definition> = [
     name: "who leaves at the moment of its turn does not hold up those behind",
     run: Effect.fnUntraced(
       function*({ a, attempt, b, expectFree, key, lineUp, patience, pause, take, within }) {
-        yield* Effect.forEach([0, 1, 2, 3], () =>
+        yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (i) =>
           Effect.gen(function*() {
             const k = key()
             const holder = attempt(k)
@@ -80,14 +80,14 @@ export const line: ReadonlyArray<Definition> = [
             const leaving = yield* lineUp(b, leaver)
             const waiting = yield* lineUp(a, last)
             const releasing = yield* Effect.forkChild(a.release(holder), { startImmediately: true })
-            yield* pause
+            yield* pause(i)
             yield* within(Fiber.interrupt(leaving), patience, "an interrupted acquire returns at once")
             yield* b.release(leaver)
             yield* Fiber.join(releasing)
             yield* within(Fiber.join(waiting), patience, "the line goes on behind one who left at its turn")
             yield* a.release(last)
             yield* expectFree(k, "a key whose line is empty is free")
-          }), { concurrency: 2, discard: true })
+          }), { concurrency: 4, discard: true })
       }
     )
   },

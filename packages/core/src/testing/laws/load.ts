@@ -22,7 +22,7 @@ const makeResource = ({ pause }: Kit) => {
         assert.isTrue(fencingToken > lastToken, "the fencing token grows with every grant of the key")
         lastToken = fencingToken
         const read = count
-        yield* pause
+        yield* Effect.flatMap(Random.nextIntBetween(0, 8), pause)
         count = read + 1
         inside--
       })
@@ -70,7 +70,7 @@ export const load: ReadonlyArray<Definition> = [
           const way = yield* Random.nextIntBetween(0, 3)
           if (way === 0) {
             const fiber = yield* Effect.forkChild(client.acquire(request), { startImmediately: true })
-            yield* pause
+            yield* pause(yield* Random.nextIntBetween(0, 8))
             yield* Fiber.interrupt(fiber)
           } else {
             const grant = yield* way === 1 ? Effect.asSome(client.acquire(request)) : client.tryAcquire(request)
