@@ -4,6 +4,7 @@
 export type { Lease } from "./Lease.ts"
 export { acquire, Lock, tryAcquire, withLock, withLockIfAvailable } from "./Lock.ts"
 export { type Grant, LockBackend, type LockRequest, type Validity } from "./LockBackend.ts"
+export * as LockConfig from "./LockConfig.ts"
 export {
   BackendReason,
   InvalidLockRequest,
