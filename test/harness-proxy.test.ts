@@ -226,6 +226,12 @@ describe("proxy", () => {
       yield* between.pass
       yield* aWhile
       assert.deepStrictEqual(yield* server.accepted, [], "a dead connection is not opened")
+      yield* between.delay("30 millis")
+      yield* connect(between)
+      yield* Effect.sleep("15 millis")
+      yield* between.cut
+      yield* aWhile
+      assert.deepStrictEqual(yield* server.accepted, [], "a dead connection is not opened late")
     }))
 
   it.live("refuse takes no connections until pass", () =>
