@@ -1,7 +1,7 @@
-import type { LockRequest } from "@dlock/core/LockBackend"
+import type { Grant, LockRequest } from "@dlock/core/LockBackend"
 import type { LockBackendError, LossReason } from "@dlock/core/LockError"
 import type * as Fiber from "effect/Fiber"
-import type { LeaseGone } from "./EtcdFailure.ts"
+import type * as Option from "effect/Option"
 import * as EtcdKeys from "./EtcdKeys.ts"
 import type { Member, Session } from "./EtcdSession.ts"
 import type { Spot } from "./EtcdTxn.ts"
@@ -26,8 +26,8 @@ export class Attempt implements Member {
   left = false
   /** Its key is gone, or the session that it was on. */
   displaced = false
-  /** The request in flight, which the giving back must not overtake. */
-  sending: Fiber.Fiber<unknown, LockBackendError | LeaseGone> | undefined
+  /** Asks for the key, for as long as somebody wants it: also on behalf of a caller that was interrupted. */
+  asking: Fiber.Fiber<Option.Option<Grant>, LockBackendError> | undefined
   /** Wakes the fiber that waits in line. */
   wake: (() => void) | undefined
   /** Ends the watch on its own key. */

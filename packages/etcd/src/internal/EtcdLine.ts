@@ -6,6 +6,7 @@ import { LockBackendError } from "@dlock/core/LockError"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -40,6 +41,9 @@ const regrant = ({ displaced, over, revision, session, state }: Attempt): Grant 
     ? { ...validityOf(session), fencingToken: revision }
     : undefined
 
+const isRunning = <A, E>(fiber: Fiber.Fiber<A, E> | undefined): fiber is Fiber.Fiber<A, E> =>
+  fiber !== undefined && fiber.pollUnsafe() === undefined
+
 export const make = Effect.fnUntraced(function*(
   client: EtcdClient,
   options: { readonly root: string, readonly commandTimeout: number }
@@ -73,29 +77,25 @@ export const make = Effect.fnUntraced(function*(
     return sessions.join(attempt, attempt.request.ttl)
   }
 
-  /**
-   * Sends what puts the key. It goes on when the caller is interrupted, so that giving back can wait for the answer,
-   * which is taken in here.
-   */
+  /** Sends what puts the key, and takes in the answer. */
   const send = (
     attempt: Attempt,
     request: ITxnRequest,
     onAnswer: (response: ITxnResponse) => void
   ): Effect.Effect<ITxnResponse, LockBackendError | LeaseGone> =>
     Effect.suspend(() => {
-      let doubtful = attempt.doubtful
+      if (attempt.over) return Effect.fail(givenBack)
+      let { doubtful } = attempt
       attempt.doubtful = true
-      return client.txnOnLease("acquire", request, { total: limitOf(attempt), onDoubt: () => doubtful = true }).pipe(
-        Effect.tap((response) =>
+      const limits = { total: limitOf(attempt), onDoubt: () => doubtful = true }
+      return client.txnOnLease("acquire", request, limits).pipe(
+        Effect.onExit((exit) =>
           Effect.sync(() => {
+            if (Exit.hasInterrupts(exit)) return
             attempt.doubtful = doubtful
-            onAnswer(response)
+            if (Exit.isSuccess(exit)) onAnswer(exit.value)
           })
-        ),
-        Effect.tapError(() => Effect.sync(() => attempt.doubtful = doubtful)),
-        Effect.forkIn(scope, { startImmediately: true }),
-        Effect.tap((fiber) => Effect.sync(() => attempt.sending = fiber)),
-        Effect.flatMap(Fiber.join)
+        )
       )
     })
 
@@ -132,12 +132,9 @@ export const make = Effect.fnUntraced(function*(
     )
   }
 
-  const tryAcquire = Effect.fnUntraced(function*(request: LockRequest) {
-    const attempt = attemptOf(request)
-    for (;;) {
-      const again = regrant(attempt)
-      if (again !== undefined) return Option.some(again)
-      if (attempt.over || attempt.state === "lost") return Option.none()
+  /** Takes the key if it is free. */
+  const take = Effect.fnUntraced(function*(attempt: Attempt) {
+    while (!attempt.over) {
       const session = yield* board(attempt)
       if (session.ended !== undefined) continue
       const spot = attempt.spotOn(session, root)
@@ -155,8 +152,9 @@ export const make = Effect.fnUntraced(function*(
       attempt.doubtful = false
       sessions.leave(attempt)
       attempt.session = undefined
-      return Option.none()
+      break
     }
+    return Option.none()
   })
 
   /** Enters the line; none: begin again. */
@@ -174,12 +172,9 @@ export const make = Effect.fnUntraced(function*(
       : Option.fromUndefinedOr(yield* waiting.look(attempt, spot, entered.revision))
   })
 
-  const acquire = Effect.fnUntraced(function*(request: LockRequest) {
-    const attempt = attemptOf(request)
-    for (;;) {
-      const again = regrant(attempt)
-      if (again !== undefined) return again
-      if (attempt.over || attempt.state === "lost") return yield* givenBack
+  /** Waits for the key. */
+  const lineUp = Effect.fnUntraced(function*(attempt: Attempt) {
+    while (!attempt.over) {
       const session = yield* board(attempt)
       if (session.ended !== undefined) continue
       const standing = yield* enter(attempt, session)
@@ -191,9 +186,46 @@ export const make = Effect.fnUntraced(function*(
         yield* waiting.wait(attempt, attempt.spotOn(session, root), revision, predecessor)
       }
       const granted = grant(attempt, session)
-      if (granted !== undefined) return granted
+      if (granted !== undefined) return Option.some(granted)
     }
+    return Option.none()
   })
+
+  /** In a fiber of its own: the caller may be interrupted at any moment, and giving back has to know what became. */
+  const ask = (attempt: Attempt, verb: (attempt: Attempt) => Effect.Effect<Option.Option<Grant>, LockBackendError>) =>
+    Effect.uninterruptibleMask((restore) => {
+      const leaveIfOver = Effect.sync(() => {
+        if (attempt.returned) sessions.leave(attempt)
+      })
+      return Effect.forkIn(Effect.ensuring(verb(attempt), leaveIfOver), scope, { startImmediately: true }).pipe(
+        Effect.tap((fiber) => Effect.sync(() => attempt.asking = fiber)),
+        Effect.flatMap((fiber) => restore(Fiber.join(fiber)))
+      )
+    })
+
+  const tryAcquire = (request: LockRequest): Effect.Effect<Option.Option<Grant>, LockBackendError> =>
+    Effect.suspend(() => {
+      const attempt = attemptOf(request)
+      const again = regrant(attempt)
+      if (again !== undefined) return Effect.succeedSome(again)
+      return attempt.over || attempt.state !== "asking" ? Effect.succeedNone : ask(attempt, take)
+    })
+
+  const acquire = (request: LockRequest): Effect.Effect<Grant, LockBackendError> =>
+    Effect.suspend(() => {
+      const attempt = attemptOf(request)
+      const again = regrant(attempt)
+      if (again !== undefined) return Effect.succeed(again)
+      if (attempt.over || attempt.state === "lost") return Effect.fail(givenBack)
+      const granted = isRunning(attempt.asking) ? Fiber.join(attempt.asking) : ask(attempt, lineUp)
+      return Effect.flatMap(
+        granted,
+        Option.match({
+          onNone: () => Effect.fail(givenBack),
+          onSome: Effect.succeed
+        })
+      )
+    })
 
   const renew = Effect.fnUntraced(function*(request: LockRequest) {
     const attempt = attempts.get(request)
@@ -218,9 +250,10 @@ export const make = Effect.fnUntraced(function*(
   })
 
   const giveBack = Effect.fnUntraced(function*(attempt: Attempt) {
-    const { sending } = attempt
-    if (sending !== undefined && sending.pollUnsafe() === undefined) {
-      yield* Fiber.await(sending).pipe(Effect.timeoutOption(grace), Effect.andThen(Fiber.interrupt(sending)))
+    const { asking } = attempt
+    if (isRunning(asking)) {
+      if (attempt.doubtful) yield* Effect.timeoutOption(Fiber.await(asking), grace)
+      yield* Fiber.interrupt(asking)
     }
     const { revision, session } = attempt
     if (session === undefined || session.ended !== undefined) return false
