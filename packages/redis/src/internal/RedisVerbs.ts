@@ -46,10 +46,13 @@ interface Attempt {
   readonly keys: ReadonlyArray<string>
   readonly ttlMillis: number
   readonly limit: Duration.Duration
-  /** Requests to take the key that the server has not answered. */
+  /** Whether the server was ever asked for the key. */
+  wasSent: boolean
+  /** How many times it was asked and has not answered. */
   unanswered: number
-  /** Until when one of them is valid, in µs of the server's clock. */
+  /** Until when one of these requests is valid, in µs of the server's clock. */
   validUntil: number
+  /** Whether it was given back. */
   isOver: boolean
 }
 
@@ -84,6 +87,7 @@ export const make = (
       keys: [keys.lock, keys.line, keys.waiters, keys.fence, keys.voidPrefix + request.owner],
       ttlMillis: Math.max(1, Math.ceil(Duration.toMillis(request.ttl))),
       limit: Duration.min(options.commandTimeout, request.ttl),
+      wasSent: false,
       unanswered: 0,
       validUntil: 0,
       isOver: false
@@ -104,6 +108,7 @@ export const make = (
       limit: attempt.limit,
       args: (sentAt) => {
         const validUntil = Math.ceil(Number(sentAt / 1000n) + ahead + limitMicros + slackMicros)
+        attempt.wasSent = true
         attempt.unanswered++
         attempt.validUntil = Math.max(attempt.validUntil, validUntil)
         return [request.owner, `${attempt.ttlMillis}`, `${validUntil}`, channel, ticket, counted]
@@ -163,9 +168,9 @@ export const make = (
   })
 
   const giveBack = Effect.fnUntraced(function*(request: LockRequest) {
-    const attempt = attempts.get(request)
-    if (attempt === undefined) return false
+    const attempt = attemptOf(request)
     attempt.isOver = true
+    if (!attempt.wasSent) return false
     const { reply } = yield* RedisCall.run(client, {
       operation: "release",
       script: RedisScripts.release,
