@@ -62,19 +62,19 @@ export const keyProblem = (key: string): string | undefined => {
 }
 
 /** The options with their defaults, or a sentence that says what is wrong with them. */
-export const make = (options: Lock.Options, defaultLabel: string): Plan | string => {
+export const make = (options: Lock.Options, defaults: Lock.Options, defaultLabel: string): Plan | string => {
   const problems: Array<string> = []
   const problem: Problem = (field, text) => problems.push(`${field} ${text}`)
-  const ttl = Duration.millis(time("ttl", options.ttl, defaultTtl, problem))
+  const ttl = Duration.millis(time("ttl", options.ttl ?? defaults.ttl, defaultTtl, problem))
   const ttlMillis = Duration.toMillis(ttl)
   if (ttlMillis <= 0 || !Number.isFinite(ttlMillis)) problem("ttl", "must be finite and longer than zero")
   const plan: Plan = {
     ttl,
-    timeout: time("timeout", options.timeout, Number.POSITIVE_INFINITY, problem),
-    retry: options.retry,
-    renewEvery: renewal(options.renew, ttlMillis, problem),
-    maxHold: time("maxHold", options.maxHold, Number.POSITIVE_INFINITY, problem),
-    label: options.owner ?? defaultLabel
+    timeout: time("timeout", options.timeout ?? defaults.timeout, Number.POSITIVE_INFINITY, problem),
+    retry: options.retry ?? defaults.retry,
+    renewEvery: renewal(options.renew ?? defaults.renew, ttlMillis, problem),
+    maxHold: time("maxHold", options.maxHold ?? defaults.maxHold, Number.POSITIVE_INFINITY, problem),
+    label: options.owner ?? defaults.owner ?? defaultLabel
   }
   if (plan.maxHold <= 0) problem("maxHold", "must be longer than zero")
   if (plan.label.length > maxLabel || !plan.label.isWellFormed()) {

@@ -19,6 +19,7 @@ import { InvalidLockRequest, type LockBackendError, type LockLost, LockUnavailab
 import { Call } from "./call.ts"
 import { Engine, type Mode } from "./engine.ts"
 import { Holding } from "./holding.ts"
+import { LockDefaults } from "./lockDefaults.ts"
 import * as plans from "./plan.ts"
 
 /** The sections that a fiber runs in, innermost first: asking for a key inside its own section is reentry. */
@@ -64,7 +65,8 @@ export const make = Effect.fnUntraced(function*(
   yield* Effect.addFinalizer(() => engine.close)
 
   const label = `${hostname()}:${pid}`
-  const defaultPlan = plans.make({}, label)
+  const defaults = yield* LockDefaults
+  const defaultPlan = plans.make({}, defaults, label)
 
   /** Checks the request before anything is sent. */
   const prepare = (
@@ -72,7 +74,7 @@ export const make = Effect.fnUntraced(function*(
     options: Lock.Options | undefined,
     context: Context.Context<never>
   ): plans.Plan | InvalidLockRequest | LockUnavailable => {
-    const plan = options === undefined ? defaultPlan : plans.make(options, label)
+    const plan = options === undefined ? defaultPlan : plans.make(options, defaults, label)
     const problem = plans.keyProblem(key) ?? (typeof plan === "string" ? plan : backend.check(key, plan.ttl))
     if (typeof plan === "string" || problem !== undefined) {
       return new InvalidLockRequest({ key: String(key), problem: String(problem) })
