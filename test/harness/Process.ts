@@ -18,6 +18,7 @@ export interface Process {
   readonly isRunning: Effect.Effect<boolean>
   /** Sends SIGKILL to the group and waits until it is gone. */
   readonly kill: Effect.Effect<void>
+  /** Sends SIGSTOP to the group and waits until it stands still. */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
 }
@@ -27,8 +28,13 @@ export const script = (name: string): string => fileURLToPath(new URL(name, impo
 
 const gibibyte = 1024 ** 3
 
-/** Memory, where a sync to disk costs nothing, if there is enough of it (a container has 64 MB by default). */
+/**
+ * Where temporary folders go: `DLOCK_TEST_TMP`, or memory, where a sync to disk costs nothing, if there is enough of it
+ * (a container has 64 MB by default), or else the system's folder.
+ */
 const temporary = (): string => {
+  const chosen = process.env.DLOCK_TEST_TMP
+  if (chosen !== undefined) return chosen
   const memory = "/dev/shm"
   try {
     Fs.accessSync(memory, Fs.constants.W_OK)
@@ -42,7 +48,7 @@ const temporary = (): string => {
 let root: string | undefined
 
 /** The folder of this test process, with a reaper that watches over it. */
-const rootFolder = (): string => {
+export const rootFolder = (): string => {
   if (root !== undefined) return root
   root = Fs.mkdtempSync(Path.join(temporary(), "dlock-test-"))
   const reaper = ChildProcess.spawn("/bin/sh", [script("reaper.sh"), root], {
@@ -115,11 +121,29 @@ const fromChild = (folder: string, child: ChildProcess.ChildProcess): Process =>
       if (ended() === null) process.kill(-group, name)
     })
 
+  /** A process with many threads goes on for some milliseconds after SIGSTOP: Linux tells when all have stopped. */
+  const hasStopped = (): boolean => {
+    const tasks = `/proc/${group}/task`
+    if (ended() !== null || !Fs.existsSync(tasks)) return true
+    return Fs.readdirSync(tasks).every((task) => {
+      try {
+        return /\) [TtZX] /.test(Fs.readFileSync(`${tasks}/${task}/stat`, "utf8"))
+      } catch {
+        // This thread is gone.
+        return true
+      }
+    })
+  }
+  const stopped = Effect.callback<void>((resume) => {
+    const look = () => hasStopped() ? resume(Effect.void) : void setImmediate(look)
+    look()
+  })
+
   return {
     exit,
     isRunning: Effect.sync(() => ended() === null),
     kill: Effect.andThen(signal("SIGKILL"), exit),
-    pause: signal("SIGSTOP"),
+    pause: Effect.andThen(signal("SIGSTOP"), stopped),
     resume: signal("SIGCONT")
   }
 }

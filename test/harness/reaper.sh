@@ -13,7 +13,7 @@ gone="$1.gone"
 mv "$1" "$gone" || exit 0
 
 for file in "$gone"/*/*.group; do
-  [ -e "$file" ] && kill -KILL -- "-$(basename "$file" .group)"
+  [ -e "$file" ] && kill -s KILL -- "-$(basename "$file" .group)"
 done
 for file in "$gone"/*/*.container; do
   [ -e "$file" ] && docker rm --force "$(basename "$file" .container)"
