@@ -1,0 +1,89 @@
+/**
+ * What the server or the driver said, without the statement that provoked it.
+ */
+import type { BackendReason } from "@dlock/core"
+import { LockBackendError } from "@dlock/core"
+import * as Data from "effect/Data"
+import * as Predicate from "effect/Predicate"
+
+/** The name of the backend in errors, spans and metrics. */
+export const name = "mysql"
+
+export class MysqlError extends Data.TaggedError("MysqlError")<{
+  /** The server's symbol, the driver's or the system's, or one of ours. */
+  readonly code: string
+  /** The server's number; none when the server said nothing. */
+  readonly errno?: number | undefined
+  readonly message: string
+}> {}
+
+/** Ours: a statement that was sent has no answer yet. */
+export const stalled = (): MysqlError =>
+  new MysqlError({ code: "DLOCK_STALLED", message: "no answer within the command timeout" })
+
+/** Ours: we closed the connection ourselves. */
+export const closed = (message: string): MysqlError => new MysqlError({ code: "DLOCK_CLOSED", message })
+
+/** Ours: no connection within the command timeout. */
+export const notConnected = (message: string): MysqlError => new MysqlError({ code: "DLOCK_NO_CONNECTION", message })
+
+/** Ours: the server does not answer on another connection either, so it is of no use to wait on this one. */
+export const deserted = (message: string): MysqlError => new MysqlError({ code: "DLOCK_DESERTED", message })
+
+/** Ours: an answer that makes no sense. */
+export const senseless = (message: string): MysqlError => new MysqlError({ code: "DLOCK_SENSELESS", message })
+
+const text = (u: unknown): string | undefined => typeof u === "string" && u !== "" ? u : undefined
+
+const property = (u: unknown, key: string): unknown => Predicate.hasProperty(u, key) ? u[key] : undefined
+
+/** The driver's errors carry the statement (`sql`); only what the other side said is kept. */
+export const fromDriver = (error: unknown): MysqlError => {
+  const errors = property(error, "errors")
+  // A host with several addresses fails with one error per address and an empty message.
+  const first: unknown = Array.isArray(errors) ? errors[0] : undefined
+  const errno = property(error, "errno")
+  const code = text(property(error, "code"))
+  return new MysqlError({
+    code: code ?? "UNKNOWN",
+    errno: typeof errno === "number" && errno > 0 ? errno : undefined,
+    message: text(property(error, "message")) ?? text(property(first, "message")) ?? code ?? "unknown error"
+  })
+}
+
+/** 3058 of MySQL, 1213 of MariaDB: the server saw a cycle of waits and chose this one to end. */
+export const isDeadlock = (error: MysqlError): boolean => error.errno === 3058 || error.errno === 1213
+
+/** `KILL QUERY` (1317) and time limits of statements (3024 of MySQL, 1969 of MariaDB): the wait ended, no more. */
+export const isInterrupted = (error: MysqlError): boolean =>
+  error.errno === 1317 || error.errno === 3024 || error.errno === 1969
+
+/** Shutdown (1053), KILL (1927), idle for too long (4031), and everything that only the driver says. */
+const isConnection = (error: MysqlError): boolean =>
+  error.errno === undefined || error.errno === 1053 || error.errno === 1927 || error.errno === 4031
+
+const unauthorized = new Set([1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 3118, 3159, 4151])
+
+const reasonOf = (error: MysqlError): BackendReason => {
+  if (error.code === "DLOCK_STALLED") {
+    return "Timeout"
+  }
+  if (error.code === "DLOCK_SENSELESS") {
+    return "Protocol"
+  }
+  if (error.code === "HANDSHAKE_NO_SSL_SUPPORT" || error.code === "HANDSHAKE_SSL_ERROR") {
+    return "Rejected"
+  }
+  if (isConnection(error)) {
+    return "Unreachable"
+  }
+  return error.errno !== undefined && unauthorized.has(error.errno) ? "Unauthorized" : "Rejected"
+}
+
+/** The error of a verb. `detail` defaults to what the other side said. */
+export const toBackendError = (operation: string, error: MysqlError): LockBackendError =>
+  new LockBackendError({ backend: name, operation, reason: reasonOf(error), detail: error.message, cause: error })
+
+/** An error that no driver's error stands behind. */
+export const backendError = (operation: string, reason: BackendReason, detail: string): LockBackendError =>
+  new LockBackendError({ backend: name, operation, reason, detail })

@@ -1,0 +1,124 @@
+/**
+ * Waiting: one GET_LOCK that blocks on the server, on a session of its own. The server's line is first come, first
+ * served, and gives the lock to its head in the step that releases it, so nobody can overtake.
+ */
+import type { LockBackendError } from "@dlock/core"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import type { Attempt, Attempts } from "./MysqlAttempt.ts"
+import type { Control } from "./MysqlControl.ts"
+import { backendError, isDeadlock, isInterrupted, type MysqlError, toBackendError } from "./MysqlError.ts"
+import type { Tokens } from "./MysqlFencing.ts"
+import type { Session } from "./MysqlSession.ts"
+import type { Sessions } from "./MysqlSessions.ts"
+import * as Sql from "./MysqlSql.ts"
+
+export interface Line {
+  /** Complete when the attempt holds its lock. Fails when it can not, or when it was given back meanwhile. */
+  readonly wait: (attempt: Attempt) => Effect.Effect<Session, LockBackendError>
+  /** Gives back an attempt that does not hold its lock yet, or may. `true` when it had it after all. */
+  readonly leave: (attempt: Attempt) => Effect.Effect<boolean, MysqlError>
+}
+
+export const givenBack = backendError("acquire", "Rejected", "this attempt was given back")
+
+const second = 1_000_000_000n
+
+/** A wait that the server ends at once for so many times in a row will not come to an end. */
+const most = 10
+
+export const make = (attempts: Attempts, sessions: Sessions, control: Control, tokens: Tokens): Line => {
+  const own = (attempt: Attempt): Effect.Effect<Session, LockBackendError> =>
+    attempt.session === undefined
+      ? Effect.uninterruptibleMask((restore) =>
+        Effect.tap(
+          restore(sessions.dedicated(attempt.seconds)),
+          (session) => Effect.sync(() => attempts.bind(attempt, session))
+        )
+      )
+      : Effect.succeed(attempt.session)
+
+  // NULL, an interruption, a time limit or a deadlock: the wait is over, and the place in line is lost.
+  const isRefusal = (exit: Exit.Exit<string | null, MysqlError>): boolean =>
+    Exit.match(exit, {
+      onSuccess: (cell) => cell === null,
+      onFailure: () =>
+        Result.match(Exit.findError(exit), {
+          onSuccess: (error) => isInterrupted(error) || isDeadlock(error),
+          onFailure: () => false
+        })
+    })
+
+  const onAnswer = (attempt: Attempt, session: Session, exit: Exit.Exit<string | null, MysqlError>): void => {
+    control.leave(session)
+    if (Exit.isSuccess(exit) && exit.value !== null) {
+      attempt.stage = "held"
+      attempt.token = tokens.read(exit.value)
+    } else if (!session.connection.isOpen()) {
+      attempt.stage = "idle"
+      attempts.unbind(attempt)
+    } else {
+      attempt.stage = isRefusal(exit) ? "idle" : "doubtful"
+    }
+  }
+
+  const stand = (attempt: Attempt, session: Session): Effect.Effect<Result.Result<string | null, MysqlError>> =>
+    Effect.suspend(() => {
+      attempt.stage = "waiting"
+      control.enter(session)
+      const ask = session.connection.askPatiently(
+        Sql.wait(attempt.name, tokens.expression),
+        (exit) => onAnswer(attempt, session, exit)
+      )
+      attempt.ask = ask
+      return Effect.result(ask.settled)
+    })
+
+  return {
+    wait: Effect.fnUntraced(function*(attempt) {
+      let refusals = 0
+      while (true) {
+        const session = yield* own(attempt)
+        if (attempt.release !== undefined) {
+          return yield* givenBack
+        }
+        const start = yield* Clock.monotonicTimeNanos
+        const result = yield* stand(attempt, session)
+        if (attempt.stage === "held") {
+          return session
+        }
+        if (attempt.release !== undefined) {
+          return yield* givenBack
+        }
+        const error = Result.isFailure(result) ? result.failure : undefined
+        if (error !== undefined && (attempt.stage === "doubtful" || error.code === "DLOCK_DESERTED")) {
+          return yield* toBackendError("acquire", error)
+        }
+        // Somebody ended the wait or the session; the attempt goes to the end of the line.
+        refusals = (yield* Clock.monotonicTimeNanos) - start > second ? 1 : refusals + 1
+        if (refusals > most) {
+          return yield* backendError("acquire", "Rejected", error?.message ?? "the server keeps ending the wait")
+        }
+        yield* Effect.sleep(Duration.millis(2 ** refusals))
+      }
+    }),
+    leave: Effect.fnUntraced(function*(attempt) {
+      const { ask, session, stage } = attempt
+      if (ask === undefined || session === undefined || stage === "idle" || ask.withdraw()) {
+        return false
+      }
+      if (stage === "waiting") {
+        yield* control.endWait(session)
+      }
+      yield* Effect.result(ask.settled)
+      if (!session.connection.isOpen() || (stage === "taking" && attempt.session === undefined)) {
+        return false
+      }
+      const cell = yield* session.connection.ask(Sql.release(attempt.name)).settled
+      return cell === "1"
+    })
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * The verbs of the backend.
+ */
+import type { Grant, LockBackend, LockBackendError, LockRequest } from "@dlock/core"
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type { Attempt, Attempts } from "./MysqlAttempt.ts"
+import { isDeadlock, stalled, toBackendError } from "./MysqlError.ts"
+import type { Tokens } from "./MysqlFencing.ts"
+import { givenBack, type Line } from "./MysqlLine.ts"
+import * as MysqlName from "./MysqlName.ts"
+import * as MysqlSession from "./MysqlSession.ts"
+import type { Session } from "./MysqlSession.ts"
+import type { Sessions } from "./MysqlSessions.ts"
+import * as Sql from "./MysqlSql.ts"
+
+type Verbs = Pick<LockBackend["Service"], "tryAcquire" | "acquire" | "renew" | "release">
+
+export interface Parts {
+  readonly attempts: Attempts
+  readonly sessions: Sessions
+  readonly line: Line
+  readonly tokens: Tokens
+  readonly keyPrefix: string
+  readonly patience: Duration.Duration
+}
+
+const failed = (exit: Exit.Failure<unknown, LockBackendError>): Effect.Effect<never, LockBackendError> =>
+  Result.match(Exit.findError(exit), { onSuccess: Effect.fail, onFailure: () => givenBack })
+
+export const make = Effect.fnUntraced(
+  function*({ attempts, keyPrefix, line, patience, sessions, tokens }: Parts): Effect.fn.Return<Verbs> {
+    const fork = Effect.runForkWith(yield* Effect.context<never>())
+    /** Given back, perhaps before anything was asked: an acquire that comes late gets nothing. */
+    const voided = new WeakSet<LockRequest>()
+
+    const onTaken = (attempt: Attempt, session: Session, exit: Exit.Exit<string | null, unknown>): void => {
+      if (Exit.isSuccess(exit) && exit.value !== null) {
+        attempt.stage = "held"
+        attempt.token = tokens.read(exit.value)
+      } else if (Exit.isSuccess(exit) || !session.connection.isOpen()) {
+        attempt.stage = "idle"
+        attempts.unbind(attempt)
+      } else {
+        attempt.stage = "doubtful"
+      }
+    }
+
+    /**
+     * Takes the lock on the shared session if it is free: the session that has it then, or the attempt of this program
+     * that stands in the way, or neither.
+     */
+    const take = Effect.fnUntraced(function*(attempt: Attempt) {
+      for (let tries = 1;; tries++) {
+        const session = yield* sessions.shared(attempt.seconds)
+        if (attempt.release !== undefined) {
+          return yield* givenBack
+        }
+        const rival = session.names.get(attempt.name)
+        if (rival !== undefined) {
+          return { rival, session: undefined }
+        }
+        attempts.bind(attempt, session)
+        attempt.stage = "taking"
+        attempt.ask = session.connection.ask(
+          Sql.take(attempt.name, tokens.expression),
+          (exit) => onTaken(attempt, session, exit)
+        )
+        const result = yield* Effect.result(attempt.ask.await)
+        if (Result.isSuccess(result)) {
+          return { rival: undefined, session: attempt.session }
+        }
+        // A lock that is held elsewhere can look like a deadlock to a session that holds others, even without a wait.
+        if (isDeadlock(result.failure)) {
+          attempt.stage = "idle"
+          attempts.unbind(attempt)
+          return { rival: undefined, session: undefined }
+        }
+        // What was asked of a session that ended is not held; so it may be asked of another one.
+        if (session.connection.isOpen() || result.failure.code === "DLOCK_STALLED" || tries === 3) {
+          return yield* toBackendError("acquire", result.failure)
+        }
+      }
+    })
+
+    const grant = (attempt: Attempt, session: Session): Effect.Effect<Grant, LockBackendError> => {
+      const { token } = attempt
+      if (token !== undefined) {
+        return Effect.succeed({ ...MysqlSession.validity(session), fencingToken: token })
+      }
+      return tokens.next(session.connection, attempt.name).pipe(
+        Effect.mapError((error) => toBackendError("acquire", error)),
+        Effect.map((token) => {
+          attempt.token = token
+          return { ...MysqlSession.validity(session), fencingToken: token }
+        })
+      )
+    }
+
+    /** The same owner asks again: its own grant, once it is there. */
+    const again = (attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
+      Effect.suspend(() => {
+        const { session } = attempt
+        if (attempt.release !== undefined) {
+          return givenBack
+        }
+        if (attempt.stage !== "held" || session === undefined || attempt.token === undefined) {
+          attempt.outcome ??= Deferred.makeUnsafe()
+          return Deferred.await(attempt.outcome)
+        }
+        return MysqlSession.refresh(session, attempt).pipe(
+          Effect.mapError((error) => toBackendError("acquire", error)),
+          Effect.andThen(Effect.suspend(() => attempt.stage === "held" ? grant(attempt, session) : givenBack))
+        )
+      })
+
+    /** Begins the attempt of a request, and tells its outcome to whoever sent it again. */
+    const begin = <A>(
+      request: LockRequest,
+      run: (attempt: Attempt) => Effect.Effect<A, LockBackendError>,
+      tell: (a: A) => Effect.Effect<Grant, LockBackendError>
+    ): Effect.Effect<A, LockBackendError> =>
+      Effect.suspend(() => {
+        if (voided.has(request)) {
+          return givenBack
+        }
+        const attempt = attempts.begin(
+          request,
+          MysqlName.of(keyPrefix, request.key),
+          MysqlSession.secondsFor(request.ttl)
+        )
+        return Effect.onExit(run(attempt), (exit) => {
+          const { outcome } = attempt
+          return outcome === undefined
+            ? Effect.void
+            : Effect.sync(() => Deferred.doneUnsafe(outcome, Exit.isSuccess(exit) ? tell(exit.value) : failed(exit)))
+        })
+      })
+
+    const tryAcquire: Verbs["tryAcquire"] = (request) =>
+      Effect.suspend(() => {
+        const known = attempts.get(request.owner)
+        if (known !== undefined) {
+          return known.stage === "waiting" ? Effect.succeedNone : Effect.asSome(again(known))
+        }
+        return begin(
+          request,
+          Effect.fnUntraced(function*(attempt) {
+            while (true) {
+              const { rival, session } = yield* take(attempt)
+              if (session !== undefined) {
+                return Option.some(yield* grant(attempt, session))
+              }
+              if (rival?.release === undefined) {
+                attempts.finish(attempt)
+                return Option.none()
+              }
+              yield* Effect.result(rival.release)
+            }
+          }),
+          Option.match({ onNone: () => givenBack, onSome: (grant) => Effect.succeed(grant) })
+        )
+      })
+
+    const acquire: Verbs["acquire"] = (request) =>
+      Effect.suspend(() => {
+        const known = attempts.get(request.owner)
+        if (known !== undefined) {
+          return again(known)
+        }
+        return begin(
+          request,
+          Effect.fnUntraced(function*(attempt) {
+            // Who must wait for somebody of this program need not find that out.
+            const taken = attempts.hasRival(attempt) ? undefined : (yield* take(attempt)).session
+            return yield* grant(attempt, taken ?? (yield* line.wait(attempt)))
+          }),
+          (grant) => Effect.succeed(grant)
+        )
+      })
+
+    const renew: Verbs["renew"] = (request) =>
+      Effect.suspend(() => {
+        const attempt = attempts.get(request.owner)
+        const session = attempt?.session
+        if (attempt?.stage !== "held" || session === undefined) {
+          return Effect.succeedNone
+        }
+        return MysqlSession.refresh(session, attempt).pipe(
+          Effect.catch((error) => attempt.stage === "held" ? Effect.fail(toBackendError("renew", error)) : Effect.void),
+          Effect.map(() => attempt.stage === "held" ? Option.some(MysqlSession.validity(session)) : Option.none())
+        )
+      })
+
+    const giveBackHeld = (attempt: Attempt, session: Session): Effect.Effect<boolean, LockBackendError> => {
+      const { connection } = session
+      const ask = connection.ask(Sql.release(attempt.name), (exit) => {
+        if (Exit.isSuccess(exit) || !connection.isOpen()) {
+          attempts.finish(attempt)
+        } else {
+          attempt.release = undefined
+        }
+      })
+      return Effect.catch(
+        Effect.map(ask.await, (cell) => cell === "1"),
+        // The session took everything it held with it.
+        (error) => connection.isOpen() ? Effect.fail(toBackendError("release", error)) : Effect.succeed(false)
+      )
+    }
+
+    // Goes on by itself, so that who asks a second time finds it under way.
+    const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> => {
+      const result = Deferred.makeUnsafe<boolean, LockBackendError>()
+      fork(
+        line.leave(attempt).pipe(
+          Effect.catch((error) =>
+            attempt.session?.connection.isOpen() === true
+              ? Effect.fail(toBackendError("release", error))
+              : Effect.succeed(false)
+          ),
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              if (Exit.isSuccess(exit)) {
+                attempts.finish(attempt)
+              } else {
+                attempt.release = undefined
+              }
+              Deferred.doneUnsafe(result, exit)
+            })
+          ),
+          Effect.ignore
+        )
+      )
+      return Effect.timeoutOrElse(Deferred.await(result), {
+        duration: patience,
+        orElse: () => Effect.fail(toBackendError("release", stalled()))
+      })
+    }
+
+    const release: Verbs["release"] = (request) =>
+      Effect.suspend(() => {
+        voided.add(request)
+        const attempt = attempts.get(request.owner)
+        if (attempt === undefined) {
+          return Effect.succeed(false)
+        }
+        attempt.release ??= attempt.stage === "held" && attempt.session !== undefined
+          ? giveBackHeld(attempt, attempt.session)
+          : giveBack(attempt)
+        return attempt.release
+      })
+
+    return { tryAcquire, acquire, renew, release }
+  }
+)

@@ -1,0 +1,190 @@
+/**
+ * Which session takes what: one shared session per `wait_timeout` for locks that are free, one session per wait, and
+ * the empty ones, which are used again.
+ */
+import type { LockBackendError } from "@dlock/core"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import type { Connection } from "./MysqlConnection.ts"
+import { type Dial, within } from "./MysqlDial.ts"
+import { closed, type MysqlError, stalled, toBackendError } from "./MysqlError.ts"
+import { setUp } from "./MysqlServer.ts"
+import * as MysqlSession from "./MysqlSession.ts"
+import type { Session } from "./MysqlSession.ts"
+
+export interface Sessions {
+  /** The session that takes free locks. */
+  readonly shared: (seconds: number) => Effect.Effect<Session, LockBackendError>
+  /** A session for one wait; nobody else puts anything on it until it is vacant. */
+  readonly dedicated: (seconds: number) => Effect.Effect<Session, LockBackendError>
+  /** `session` holds and awaits nothing any more. */
+  readonly vacate: (session: Session) => void
+}
+
+/** A vacant session is closed after this time; the server closes it sooner if its `wait_timeout` is shorter. */
+const idleFor = Duration.seconds(30)
+
+const second = 1_000_000_000n
+
+/** `prepare` is run once, on the first connection. */
+export const make = Effect.fnUntraced(
+  function*(
+    dial: Dial,
+    patience: Duration.Duration,
+    prepare: (connection: Connection) => Effect.Effect<void, MysqlError>
+  ): Effect.fn.Return<Sessions, LockBackendError, Scope.Scope> {
+    const scope = yield* Effect.scope
+    const clock = yield* Clock.Clock
+    const fork = Effect.runForkWith(yield* Effect.context<never>())
+    const all = new Set<Session>()
+    /** By `wait_timeout`. */
+    const current = new Map<number, Session>()
+    const opening = new Map<number, Deferred.Deferred<Session, LockBackendError>>()
+    /** Vacant, and not among the current ones. The last ones are used first, so that the others can be closed. */
+    const parked = new Set<Session>()
+
+    const patienceFor = (seconds: number) =>
+      seconds === 0 ? patience : Duration.min(patience, Duration.seconds(seconds))
+
+    /** Nobody gets it any more. */
+    const retire = (session: Session): void => {
+      parked.delete(session)
+      if (current.get(session.seconds) === session) {
+        current.delete(session.seconds)
+      }
+    }
+
+    const onClose = (session: Session): void => {
+      all.delete(session)
+      retire(session)
+      MysqlSession.lose(session, "session")
+    }
+
+    // What it holds stays until the server must have ended it: the answer may come, and others renew meanwhile.
+    const onStall = (session: Session): void => {
+      retire(session)
+      if (![...session.names.values()].some((attempt) => attempt.stage === "held")) {
+        return session.connection.close(stalled())
+      }
+      const end = session.connection.answeredFrom() + BigInt(session.seconds) * second
+      const left = end - clock.monotonicTimeNanosUnsafe()
+      fork(Effect.andThen(
+        Effect.sleep(Duration.nanos(left > 0n ? left : 0n)),
+        Effect.sync(() => session.connection.isStalled() ? session.connection.close(stalled()) : undefined)
+      ))
+    }
+
+    const connect = (seconds: number): Effect.Effect<Session, LockBackendError> =>
+      Effect.suspend(() => {
+        let session: Session | undefined
+        return dial.open(patienceFor(seconds), {
+          onClose: () => session && onClose(session),
+          onStall: () => session && onStall(session)
+        }, ({ connection, server }) => {
+          session = MysqlSession.make(connection, server)
+          all.add(session)
+          return session
+        })
+      })
+
+    /** A vacant session, if there is one. Those that the server may be ending just now are ended. */
+    const reuse = (seconds: number): Session | undefined => {
+      const now = clock.monotonicTimeNanosUnsafe()
+      for (const session of parked) {
+        if (MysqlSession.isStale(session, now)) {
+          session.connection.close(closed("it was idle for too long"))
+        }
+      }
+      const vacant = dial.isFull() ? [...current.values(), ...parked] : [...parked]
+      const good = vacant.filter((session) => MysqlSession.isReusable(session, now))
+      const session = good.findLast((session) => session.seconds === seconds) ?? good.at(-1)
+      if (session !== undefined) {
+        retire(session)
+      }
+      return session
+    }
+
+    const ready = (session: Session, seconds: number): Effect.Effect<Session, LockBackendError> => {
+      session.connection.setPatience(patienceFor(seconds))
+      return session.connection.run(setUp(session.server, seconds)).await.pipe(
+        Effect.mapError((error) => toBackendError("connect", error)),
+        Effect.onError(() => Effect.sync(() => session.connection.close(closed("it was not needed any more")))),
+        Effect.map(() => {
+          session.seconds = seconds
+          return session
+        })
+      )
+    }
+
+    const open = (seconds: number): Effect.Effect<Session, LockBackendError> =>
+      Effect.suspend(() => {
+        const session = reuse(seconds)
+        return session?.seconds === seconds
+          ? Effect.succeed(session)
+          : Effect.flatMap(session === undefined ? connect(seconds) : Effect.succeed(session), (session) =>
+            ready(session, seconds)).pipe(within(patienceFor(seconds)))
+      })
+
+    const openShared = (seconds: number, result: Deferred.Deferred<Session, LockBackendError>): Effect.Effect<void> =>
+      Effect.onExit(open(seconds), (exit) =>
+        Effect.sync(() => {
+          opening.delete(seconds)
+          if (Exit.isSuccess(exit)) {
+            current.set(seconds, exit.value)
+          }
+          Deferred.doneUnsafe(result, exit)
+        })).pipe(Effect.ignore)
+
+    // One that was lost between two steps of an interrupted attempt is found here, too.
+    const sweep = Effect.sync(() => {
+      const now = clock.monotonicTimeNanosUnsafe()
+      for (const session of all) {
+        const idle = now - session.connection.answeredFrom() > Duration.toNanosUnsafe(idleFor)
+        if (idle && session.names.size === 0 && session.connection.isQuiet()) {
+          retire(session)
+          fork(session.connection.quit)
+        }
+      }
+    })
+    yield* Effect.forkScoped(Effect.schedule(sweep, Schedule.spaced(Duration.divideUnsafe(idleFor, 3))))
+
+    // The layer is not built when the server can not be reached, or can not carry locks.
+    const first = yield* connect(0).pipe(
+      Effect.tap(({ connection }) => Effect.mapError(prepare(connection), (error) => toBackendError("connect", error))),
+      within(patience)
+    )
+    parked.add(first)
+
+    return {
+      vacate: (session) => {
+        if (session.connection.isOpen() && session.names.size === 0 && current.get(session.seconds) !== session) {
+          parked.add(session)
+        }
+      },
+      shared: (seconds) =>
+        Effect.suspend(() => {
+          const session = current.get(seconds)
+          if (session !== undefined) {
+            if (session.names.size > 0 || !MysqlSession.isStale(session, clock.monotonicTimeNanosUnsafe())) {
+              return Effect.succeed(session)
+            }
+            session.connection.close(closed("it was idle for too long"))
+          }
+          const pending = opening.get(seconds)
+          if (pending !== undefined) {
+            return Deferred.await(pending)
+          }
+          // In the layer's scope: who asked first may be interrupted, and others want it, too.
+          const result = Deferred.makeUnsafe<Session, LockBackendError>()
+          opening.set(seconds, result)
+          return Effect.andThen(Effect.forkIn(openShared(seconds, result), scope), Deferred.await(result))
+        }),
+      dedicated: open
+    }
+  }
+)

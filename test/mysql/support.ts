@@ -1,0 +1,183 @@
+/**
+ * Both servers, a bare client to look behind the backend's back, and what the conformance suite wants to know.
+ */
+import type { LockBackend, LockRequest, LossReason } from "@dlock/core"
+import type { LockTest } from "@dlock/core/testing"
+import { MysqlLock } from "@dlock/mysql"
+import { Clock, Context, Duration, Effect, Layer, Redacted } from "effect"
+import type { Scope } from "effect"
+import * as Mysql from "mysql2/promise"
+import * as MysqlName from "../../packages/mysql/src/internal/MysqlName.ts"
+import type { HarnessError } from "../harness/HarnessError.ts"
+import type { Credentials } from "../harness/MysqlServer.ts"
+import { mariadb, mysql } from "../harness/MysqlServer.ts"
+import { available } from "../harness/Program.ts"
+import { proxy } from "../harness/Proxy.ts"
+import type { Server } from "../harness/Server.ts"
+
+type Database = Server & Credentials
+
+/** Where a client is to go. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** A row of the tests: everything runs on both servers. MySQL may be out of reach; then its tests are skipped. */
+export interface Flavour {
+  readonly name: string
+  readonly runs: boolean
+  readonly server: Effect.Effect<Database, HarnessError, Scope.Scope>
+}
+
+export const flavours: ReadonlyArray<Flavour> = [
+  { name: "MySQL", runs: available("mysql"), server: mysql() },
+  { name: "MariaDB", runs: available("mariadb"), server: mariadb() }
+]
+
+/** A connection of our own, closed with the scope. */
+export const connect = (server: Address & Credentials) =>
+  Effect.acquireRelease(
+    Effect.promise(() =>
+      Mysql.createConnection({
+        host: server.host,
+        port: server.port,
+        user: server.username,
+        password: server.password,
+        database: server.database,
+        rowsAsArray: true
+      })
+    ),
+    (connection) => Effect.sync(() => connection.destroy())
+  )
+
+/** The rows of a statement. */
+export const rows = (connection: Mysql.Connection, sql: string): Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>> =>
+  Effect.promise(() => connection.query<Mysql.RowDataPacket[][]>(sql).then(([rows]) => rows))
+
+/** The first value that a statement gives. */
+export const value = (connection: Mysql.Connection, sql: string): Effect.Effect<unknown> =>
+  Effect.map(rows(connection, sql), ([row]) => row?.[0])
+
+/** A running server, with a connection to look at it. */
+export class MysqlServer extends Context.Service<MysqlServer, {
+  readonly server: Database
+  readonly bare: Mysql.Connection
+}>()("test/mysql/MysqlServer") {
+  static readonly layer = (flavour: Flavour) =>
+    Layer.effect(
+      MysqlServer,
+      Effect.gen(function*() {
+        const server = yield* flavour.server
+        return { server, bare: yield* connect(server) }
+      })
+    )
+}
+
+export const optionsFor = (server: Database, at: Address = server): MysqlLock.Options => ({
+  host: at.host,
+  port: at.port,
+  username: server.username,
+  password: Redacted.make(server.password),
+  database: server.database
+})
+
+/** The name that a key has on the server. */
+export const nameOf = (key: string): string => MysqlName.of("", key)
+
+/** The session that holds a key, as the server sees it. */
+export const holderOf = (bare: Mysql.Connection, key: string): Effect.Effect<number | undefined> =>
+  Effect.map(value(bare, `SELECT IS_USED_LOCK('${nameOf(key)}')`), (id) => typeof id === "number" ? id : undefined)
+
+/** How many sessions wait for a key. */
+export const waitersOf = (bare: Mysql.Connection, key: string): Effect.Effect<number> =>
+  Effect.map(
+    value(
+      bare,
+      `SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock' AND info LIKE '%GET_LOCK(''${
+        nameOf(key)
+      }''%'`
+    ),
+    Number
+  )
+
+let attempts = 0
+
+/** A request as core makes them, which remembers what it was told. */
+export const attempt = (
+  key: string,
+  ttl: Duration.Input = "30 seconds"
+): LockRequest & { readonly losses: Array<LossReason> } => {
+  const losses: Array<LossReason> = []
+  return {
+    key,
+    owner: `test/${++attempts}-${crypto.randomUUID()}`,
+    ttl: Duration.fromInputUnsafe(ttl),
+    losses,
+    onLost: (reason) => {
+      losses.push(reason)
+    }
+  }
+}
+
+/** A key of its own, which is its own name. */
+export const freshKey = (): string => `test/${crypto.randomUUID()}`
+
+/** How long something takes, in milliseconds. */
+export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const before = yield* Clock.monotonicTimeNanos
+    const value = yield* effect
+    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
+  })
+
+/** Asks until it is so. */
+export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), until(condition)))
+
+/** Starts an `acquire` and goes on when it stands in the server's line. */
+export const lineUp = Effect.fnUntraced(function*(
+  bare: Mysql.Connection,
+  backend: LockBackend["Service"],
+  request: LockRequest
+) {
+  const before = yield* waitersOf(bare, request.key)
+  const fiber = yield* Effect.forkScoped(backend.acquire(request), { startImmediately: true })
+  yield* until(Effect.map(waitersOf(bare, request.key), (n) => n > before))
+  return fiber
+})
+
+/** Every contender of the suite waits on a connection of its own. */
+const connectionLimit = 300
+
+export const backend = Effect.flatMap(
+  MysqlServer,
+  ({ server }) => MysqlLock.make({ ...optionsFor(server), connectionLimit })
+)
+
+export const capabilities: LockTest.Capabilities<MysqlServer> = {
+  clock: "live",
+  tenure: "session",
+  ttl: "request",
+  minTtl: "2 seconds",
+  granularity: "1 second",
+  deadWaiterDelay: "3 seconds",
+  commandTimeout: "1 second",
+  fifo: true,
+  pushesLoss: true,
+  inLine: (key) => Effect.flatMap(MysqlServer, ({ bare }) => waitersOf(bare, key)),
+  mortal: Effect.gen(function*() {
+    const { server } = yield* MysqlServer
+    const road = yield* proxy(server)
+    const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "1 second" })
+    return { client, cut: road.drop("both") }
+  }),
+  revocable: Effect.gen(function*() {
+    const { bare, server } = yield* MysqlServer
+    const client = yield* MysqlLock.make(optionsFor(server))
+    return {
+      client,
+      revoke: (request) => Effect.flatMap(holderOf(bare, request.key), (id) => Effect.asVoid(rows(bare, `KILL ${id}`)))
+    }
+  })
+}
