@@ -29,7 +29,7 @@ export interface Kit {
   readonly capabilities: Capabilities<unknown>
   /** For leases that are to end. */
   readonly minTtl: Duration.Duration
-  /** For leases that must not end during a case. */
+  /** For leases that must not end during a case: longer than any limit, so that an expiry hides no leak. */
   readonly longTtl: Duration.Duration
   readonly granularity: Duration.Duration
   readonly deadWaiterDelay: Duration.Duration
@@ -91,7 +91,7 @@ export const make = <R>(
   const { a, b } = clients
   const live = capabilities.clock === "live"
   const minTtl = Duration.fromInputUnsafe(capabilities.minTtl)
-  const longTtl = Duration.max(Duration.seconds(30), minTtl)
+  const longTtl = Duration.max(Duration.minutes(5), Duration.times(minTtl, 2))
   const granularity = Duration.fromInputUnsafe(capabilities.granularity ?? Duration.zero)
   const deadWaiterDelay = Duration.fromInputUnsafe(capabilities.deadWaiterDelay ?? Duration.sum(minTtl, granularity))
   const commandTimeout = Duration.fromInputUnsafe(capabilities.commandTimeout ?? Duration.seconds(5))
