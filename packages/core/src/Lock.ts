@@ -26,9 +26,9 @@ export declare namespace Lock {
    * @since 0.1.0
    */
   interface Options {
-    /** How long the backend keeps the lease without renewal. Default: 30 seconds. */
+    /** How long the backend keeps the lease without renewal, at least 10 milliseconds. Default: 30 seconds. */
     readonly ttl?: Duration.Input | undefined
-    /** The longest wait; then `LockUnavailable` (`timeout`). Default: no limit. */
+    /** The longest wait; then `LockUnavailable` (`timeout`). Zero: a single attempt. Default: no limit. */
     readonly timeout?: Duration.Input | undefined
     /** Attempts on this schedule, instead of a place in the backend's line. Default: the line. */
     readonly retry?: Schedule.Schedule<unknown, LockUnavailable> | undefined

@@ -21,6 +21,8 @@ export interface Plan {
 const maxKeyBytes = 1024
 const maxLabel = 128
 const defaultTtl = 30_000
+// Less is over before anybody can use it: a timer may be late by that much.
+const minTtl = 10
 const encoder = new TextEncoder()
 
 // A UTF-16 unit takes at most three bytes of UTF-8, so short keys need no count.
@@ -67,7 +69,7 @@ export const make = (options: Lock.Options, defaults: Lock.Options, defaultLabel
   const problem: Problem = (field, text) => problems.push(`${field} ${text}`)
   const ttl = Duration.millis(time("ttl", options.ttl ?? defaults.ttl, defaultTtl, problem))
   const ttlMillis = Duration.toMillis(ttl)
-  if (ttlMillis <= 0 || !Number.isFinite(ttlMillis)) problem("ttl", "must be finite and longer than zero")
+  if (ttlMillis < minTtl || !Number.isFinite(ttlMillis)) problem("ttl", `must be finite and at least ${minTtl} ms`)
   const plan: Plan = {
     ttl,
     timeout: time("timeout", options.timeout ?? defaults.timeout, Number.POSITIVE_INFINITY, problem),

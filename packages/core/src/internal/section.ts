@@ -54,7 +54,11 @@ const lossCause = <A, E>(holding: Holding, exit: Exit.Exit<A, E>): Cause.Cause<L
 const annotate = (span: Tracer.Span, holding: Holding): void =>
   span.attribute("lock.fencing_token", String(holding.fencingToken))
 
-const modeOf = (plan: plans.Plan): Mode => plan.retry !== undefined ? "retry" : plan.timeout === 0 ? "try" : "wait"
+const modeOf = (plan: plans.Plan): Mode => plan.timeout === 0 ? "try" : plan.retry === undefined ? "wait" : "retry"
+
+// No wait at all is one attempt, for whose answer the backend has its own limit.
+const longestWait = (plan: plans.Plan, wait: boolean): number =>
+  wait && plan.timeout > 0 ? plan.timeout : Number.POSITIVE_INFINITY
 
 export const make = Effect.fnUntraced(function*(
   backend: LockBackend["Service"]
@@ -135,7 +139,7 @@ export const make = Effect.fnUntraced(function*(
         (span) =>
           Effect.callback<A, Failure>((resume) => {
             const call = new Call<A, Failure>(engine, key, {
-              timeout: wait ? plan.timeout : Number.POSITIVE_INFINITY,
+              timeout: longestWait(plan, wait),
               isSection: true,
               unavailable,
               onAnswer: (exit) => {
@@ -188,7 +192,7 @@ export const make = Effect.fnUntraced(function*(
           let asked: Call<Holding, Failure> | undefined
           const taken = Effect.callback<Holding, Failure>((resume) => {
             const call = new Call<Holding, Failure>(engine, key, {
-              timeout: wait ? plan.timeout : Number.POSITIVE_INFINITY,
+              timeout: longestWait(plan, wait),
               isSection: false,
               unavailable: Exit.fail,
               onAnswer: resume
