@@ -114,8 +114,16 @@ export class Holding extends Alarm implements LockRequest, Lease {
     if (validity.fencingToken !== undefined) this.fencingToken = validity.fencingToken
   }
 
+  /** The chosen time between renewals, where the ttl that was really given leaves room for it and for an answer. */
+  private get renewEvery(): number {
+    const { renewEvery } = this.plan
+    return renewEvery === Number.POSITIVE_INFINITY || (renewEvery !== undefined && renewEvery < this.ttlGiven * 0.9)
+      ? renewEvery
+      : this.ttlGiven / 3
+  }
+
   private schedule(now: number): void {
-    const every = this.plan.renewEvery ?? this.ttlGiven / 3
+    const every = this.renewEvery
     const due = Math.max(this.validFrom + every, now + every / 4)
     this.slack = due < this.limit ? every / 32 : 0
     this.engine.watchdog.set(this, Math.min(due, this.limit))
@@ -162,9 +170,12 @@ export class Holding extends Alarm implements LockRequest, Lease {
     const now = this.engine.watchdog.now()
     if (exit._tag === "Failure") {
       this.engine.telemetry.renewal("failed")
-      const backoff = firstRetry * 2 ** Math.min(this.failures++, 10)
-      this.slack = 0
-      this.engine.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 3), this.limit))
+      // A lease that is not to be renewed by itself is only asked for again when it must be confirmed.
+      if (this.renewEvery !== Number.POSITIVE_INFINITY || this.doubtful) {
+        const backoff = firstRetry * 2 ** Math.min(this.failures++, 10)
+        this.slack = 0
+        this.engine.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 3), this.limit))
+      }
       return Effect.failCause(exit.cause)
     }
     if (Option.isNone(exit.value)) {
