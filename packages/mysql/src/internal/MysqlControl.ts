@@ -57,7 +57,7 @@ export const make = Effect.fnUntraced(
       Effect.catch((error) =>
         Effect.sync(() => {
           if (error.reason === "Unreachable" || error.reason === "Timeout") {
-            for (const session of [...waiting]) {
+            for (const session of waiting) {
               session.connection.close(deserted(error.detail ?? error.message))
             }
           }

@@ -42,6 +42,13 @@ export const within = (patience: Duration.Duration) =>
       Effect.fail(toBackendError("connect", notConnected(`no connection within ${Duration.format(patience)}`)))
   })
 
+const leave = (connection: MysqlConnection.Connection): Effect.Effect<void> =>
+  // A statement under way would be waited for; the server drops a closed session by itself.
+  Effect.andThen(
+    connection.isQuiet() ? Effect.timeoutOption(connection.quit, "1 second") : Effect.void,
+    Effect.sync(() => connection.close(closed("the layer was closed")))
+  )
+
 /** `limit` is for everything that is open or being opened through it. The scope closes what is still open. */
 export const make = Effect.fnUntraced(
   function*(client: Client, limit: number): Effect.fn.Return<Dial, never, Scope.Scope> {
@@ -74,13 +81,6 @@ export const make = Effect.fnUntraced(
         return { connection, server }
       }
     )
-
-    const leave = (connection: MysqlConnection.Connection): Effect.Effect<void> =>
-      // A statement under way would be waited for; the server drops a closed session by itself.
-      Effect.andThen(
-        connection.isQuiet() ? Effect.timeoutOption(connection.quit, "1 second") : Effect.void,
-        Effect.sync(() => connection.close(closed("the layer was closed")))
-      )
 
     yield* Effect.addFinalizer(() =>
       Effect.suspend(() => {

@@ -30,6 +30,17 @@ const second = 1_000_000_000n
 /** A wait that the server ends at once for so many times in a row will not come to an end. */
 const most = 10
 
+// NULL, an interruption, a time limit or a deadlock: the wait is over, and the place in line is lost.
+const isRefusal = (exit: Exit.Exit<string | null, MysqlError>): boolean =>
+  Exit.match(exit, {
+    onSuccess: (cell) => cell === null,
+    onFailure: () =>
+      Result.match(Exit.findError(exit), {
+        onSuccess: (error) => isInterrupted(error) || isDeadlock(error),
+        onFailure: () => false
+      })
+  })
+
 export const make = (attempts: Attempts, sessions: Sessions, control: Control, tokens: Tokens): Line => {
   const own = (attempt: Attempt): Effect.Effect<Session, LockBackendError> =>
     attempt.session === undefined
@@ -40,17 +51,6 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
         )
       )
       : Effect.succeed(attempt.session)
-
-  // NULL, an interruption, a time limit or a deadlock: the wait is over, and the place in line is lost.
-  const isRefusal = (exit: Exit.Exit<string | null, MysqlError>): boolean =>
-    Exit.match(exit, {
-      onSuccess: (cell) => cell === null,
-      onFailure: () =>
-        Result.match(Exit.findError(exit), {
-          onSuccess: (error) => isInterrupted(error) || isDeadlock(error),
-          onFailure: () => false
-        })
-    })
 
   const onAnswer = (attempt: Attempt, session: Session, exit: Exit.Exit<string | null, MysqlError>): void => {
     control.leave(session)
