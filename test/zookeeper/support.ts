@@ -1,0 +1,217 @@
+/**
+ * ZooKeeper servers for tests, a bare client to look behind the backend's back, and what the conformance suite wants to
+ * know of the backend.
+ */
+import type { LockRequest } from "@dlock/core"
+import type { LockTest } from "@dlock/core/testing"
+import { ZooKeeperLock } from "@dlock/zookeeper"
+import { Clock, Context, Deferred, Duration, Effect, Layer } from "effect"
+import type { Scope } from "effect"
+import { createRequire } from "node:module"
+import type { HarnessError } from "../harness/HarnessError.ts"
+import { proxy } from "../harness/Proxy.ts"
+import type { Server } from "../harness/Server.ts"
+import * as Harness from "../harness/ZooKeeperServer.ts"
+
+/** What the tests use of the driver, which has no types. */
+interface Driver extends ZooKeeperLock.Client {
+  readonly connect: () => void
+  readonly close: () => void
+  readonly addAuthInfo: (scheme: string, auth: Buffer) => void
+  readonly getSessionPassword: () => Buffer
+  readonly once: (event: string, listener: () => void) => void
+  readonly getChildren: (path: string, callback: (error: DriverError | null, names: Array<string>) => void) => void
+  readonly exists: (path: string, callback: (error: DriverError | null, stat: Stat | null) => void) => void
+  readonly getACL: (path: string, callback: (error: DriverError | null, acl: Array<Acl>) => void) => void
+  readonly getData: (path: string, callback: (error: DriverError | null, data: Buffer | undefined) => void) => void
+  readonly create: (
+    path: string,
+    data: Buffer,
+    mode: number,
+    callback: (error: DriverError | null, path: string) => void
+  ) => void
+  readonly remove: (path: string, callback: (error: DriverError | null) => void) => void
+  readonly mkdirp: (path: string, callback: (error: DriverError | null) => void) => void
+}
+
+interface DriverError {
+  readonly name: string
+}
+
+interface Stat {
+  readonly czxid: Buffer
+  readonly ephemeralOwner: Buffer
+}
+
+interface Acl {
+  readonly permission: number
+  readonly id: { readonly scheme: string, readonly id: string }
+}
+
+const { createClient }: {
+  readonly createClient: (servers: string, options: object) => Driver
+} = createRequire(import.meta.url)("node-zookeeper-client")
+
+/** A connected client of the bare driver, whose session ends with the scope. */
+export const connect = (
+  servers: ReadonlyArray<string>,
+  options: { readonly sessionTimeout?: number, readonly digest?: string, readonly session?: Driver } = {}
+): Effect.Effect<Driver, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.callback<Driver>((resume) => {
+      const driver = createClient(servers.join(","), {
+        sessionTimeout: options.sessionTimeout ?? 10_000,
+        ...(options.session !== undefined && {
+          sessionId: options.session.getSessionId(),
+          sessionPassword: options.session.getSessionPassword()
+        })
+      })
+      if (options.digest !== undefined) driver.addAuthInfo("digest", Buffer.from(options.digest))
+      driver.once("connected", () => resume(Effect.succeed(driver)))
+      driver.connect()
+    }),
+    (driver) =>
+      Effect.callback<void>((resume) => {
+        driver.once("disconnected", () => resume(Effect.void))
+        driver.close()
+      }).pipe(Effect.timeoutOption("1 second"))
+  )
+
+const ask = <A>(
+  send: (callback: (error: DriverError | null, answer: A) => void) => void
+): Effect.Effect<A, DriverError> =>
+  Effect.callback((resume) =>
+    send((error, answer) => resume(error === null || error === undefined ? Effect.succeed(answer) : Effect.fail(error)))
+  )
+
+export const childrenOf = (driver: Driver, path: string): Effect.Effect<ReadonlyArray<string>> =>
+  ask<Array<string>>((callback) => driver.getChildren(path, callback)).pipe(
+    Effect.catch((error) => error.name === "NO_NODE" ? Effect.succeed([]) : Effect.die(error))
+  )
+
+export const statOf = (driver: Driver, path: string): Effect.Effect<Stat | null, DriverError> =>
+  ask((callback) => driver.exists(path, callback))
+
+export const aclOf = (driver: Driver, path: string) => ask<Array<Acl>>((callback) => driver.getACL(path, callback))
+
+export const dataOf = (driver: Driver, path: string) =>
+  ask<Buffer | undefined>((callback) => driver.getData(path, callback))
+
+/** 0: persistent, 1: ephemeral, 3: ephemeral and sequential. */
+export const create = (driver: Driver, path: string, mode: 0 | 1 | 3 = 0) =>
+  ask<string>((callback) => driver.create(path, Buffer.from("test"), mode, callback))
+
+export const mkdirp = (driver: Driver, path: string) => ask<void>((callback) => driver.mkdirp(path, (e) => callback(e)))
+
+export const remove = (driver: Driver, path: string) => ask<void>((callback) => driver.remove(path, (e) => callback(e)))
+
+/** Where the backend puts a key that needs no escape. */
+export const directoryOf = (key: string): string => `/locks/${key}`
+
+/** The lock nodes of a key. */
+export const lineOf = (driver: Driver, key: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.map(childrenOf(driver, directoryOf(key)), (names) => names.filter((name) => name.includes("lock-")))
+
+/** A running server or ensemble, and a client of our own. */
+export class ZooKeeper extends Context.Service<ZooKeeper, {
+  readonly nodes: ReadonlyArray<Server>
+  readonly servers: ReadonlyArray<string>
+  readonly bare: Driver
+}>()("test/zookeeper/ZooKeeper") {
+  static readonly layer = (options?: Harness.Options): Layer.Layer<ZooKeeper, HarnessError> =>
+    Layer.effect(
+      ZooKeeper,
+      Effect.gen(function*() {
+        const node = yield* Harness.zooKeeper(options)
+        return { nodes: [node], servers: [node.addr], bare: yield* connect([node.addr]) }
+      })
+    )
+
+  static readonly layerEnsemble: Layer.Layer<ZooKeeper, HarnessError> = Layer.effect(
+    ZooKeeper,
+    Effect.gen(function*() {
+      const { nodes, servers } = yield* Harness.zooKeeperEnsemble()
+      return { nodes, servers, bare: yield* connect(servers) }
+    })
+  )
+}
+
+/** A request as core makes them, that remembers what it was told. */
+export interface Attempt extends LockRequest {
+  readonly losses: Array<string>
+  readonly lost: Deferred.Deferred<void>
+}
+
+export const attempt = (key: string): Attempt => {
+  const losses: Array<string> = []
+  const lost = Deferred.makeUnsafe<void>()
+  return {
+    key,
+    owner: `test/${crypto.randomUUID()}`,
+    ttl: Duration.seconds(30),
+    losses,
+    lost,
+    onLost: (reason) => {
+      losses.push(reason)
+      Deferred.doneUnsafe(lost, Effect.void)
+    }
+  }
+}
+
+/** A key that no other test has. */
+export const freshKey = (): string => `key-${crypto.randomUUID()}`
+
+/** How long something takes, in milliseconds. */
+export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const before = yield* Clock.monotonicTimeNanos
+    const value = yield* effect
+    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
+  })
+
+/** Asks until it is so; the caller's time limit ends it otherwise. */
+export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
+
+/** A proxy in front of a server. */
+export const roadTo = (server: string) => {
+  const [host = "", port = ""] = server.split(":")
+  return proxy({ host, port: Number(port) })
+}
+
+export const capabilities = (settings: {
+  readonly sessionTimeout: Duration.Input
+  readonly commandTimeout: Duration.Input
+}): LockTest.Capabilities<ZooKeeper> => ({
+  clock: "live",
+  tenure: "session",
+  ttl: "session",
+  minTtl: settings.sessionTimeout,
+  // A tick, by which the server counts; as long again for an election.
+  granularity: "1 second",
+  commandTimeout: settings.commandTimeout,
+  fifo: true,
+  pushesLoss: true,
+  refuses: (key) => key.split("/").some((segment) => ["", ".", ".."].includes(segment)),
+  inLine: (key) => Effect.flatMap(ZooKeeper, ({ bare }) => Effect.map(lineOf(bare, key), (names) => names.length)),
+  mortal: Effect.gen(function*() {
+    const { servers } = yield* ZooKeeper
+    const roads = yield* Effect.forEach(servers, roadTo)
+    const client = yield* ZooKeeperLock.make({ ...settings, servers: roads.map(({ addr }) => addr) })
+    return { client, cut: Effect.forEach(roads, (road) => road.drop("both"), { discard: true }) }
+  }),
+  revocable: Effect.gen(function*() {
+    const { servers } = yield* ZooKeeper
+    const roads = yield* Effect.forEach(servers, roadTo)
+    const driver = yield* connect(roads.map(({ addr }) => addr))
+    const client = yield* ZooKeeperLock.makeClient(driver)
+    const all = (fault: (road: (typeof roads)[number]) => Effect.Effect<void>) =>
+      Effect.forEach(roads, fault, { discard: true })
+    // Somebody else takes over the session and ends it, while the client can not take it back.
+    const revoke = all((road) => road.refuse).pipe(
+      Effect.andThen(Effect.scoped(connect(servers, { session: driver }))),
+      Effect.andThen(all((road) => road.pass))
+    )
+    return { client, revoke: () => revoke }
+  })
+})
