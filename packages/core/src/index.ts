@@ -15,4 +15,5 @@ export {
   LossReason,
   UnavailableReason
 } from "./LockError.ts"
+export * as LockRegistry from "./LockRegistry.ts"
 export * as MemoryLock from "./MemoryLock.ts"

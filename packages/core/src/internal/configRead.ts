@@ -72,12 +72,12 @@ const rawAll = (sections: ReadonlyArray<Section>): Config.Config<Written> =>
     Record.getSomes
   )
 
-const configError = (section: Section, wrong: ReadonlyArray<Wrong>): Config.ConfigError => {
+const configError = (wrong: ReadonlyArray<Wrong>): Config.ConfigError => {
   const [first = new SchemaIssue.InvalidValue(), ...others] = wrong.map(({ entry, problem }) =>
     new SchemaIssue.Pointer([entry.variable], new SchemaIssue.InvalidValue({ message: problem }))
   )
   return new Config.ConfigError(
-    new Schema.SchemaError(new SchemaIssue.Composite(section.schema.ast, [first, ...others]))
+    new Schema.SchemaError(new SchemaIssue.Composite(asWritten.ast, [first, ...others]))
   )
 }
 
@@ -85,5 +85,14 @@ const configError = (section: Section, wrong: ReadonlyArray<Wrong>): Config.Conf
 export const config = <A>(section: Section<A>): Config.Config<A> =>
   Config.mapEffect(
     rawAll([section]),
-    (written) => Effect.fromResult(Result.mapError(decode(section, written), (wrong) => configError(section, wrong)))
+    (written) => Effect.fromResult(Result.mapError(decode(section, written), configError))
   )
+
+/** Fails with everything that is wrong with any of the sections. */
+export const check = (sections: ReadonlyArray<Section>): Config.Config<void> =>
+  Config.mapEffect(rawAll(sections), (written) => {
+    const wrong = sections.flatMap((section) =>
+      Result.match(decode(section, written), { onFailure: (wrong) => wrong, onSuccess: () => [] })
+    )
+    return wrong.length === 0 ? Effect.void : Effect.fail(configError(wrong))
+  })

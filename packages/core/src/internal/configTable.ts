@@ -44,6 +44,9 @@ const section = <F extends Fields>(
   })
 })
 
+/** The variable that enables a backend. */
+export const enabledVariable = (name: string): string => variable(name, "enabled")
+
 /** The variable that says where the file is. */
 export const fileVariable = variable("config")
 
@@ -160,3 +163,9 @@ export const zookeeper = section("zookeeper", {
 
 /** Every section, in the order of the README. */
 export const sections: ReadonlyArray<Section> = [lock, memory, redis, redlock, etcd, mysql, zookeeper]
+
+/** What concerns the backends of these names. */
+export const sectionsOf = (names: ReadonlyArray<string>): ReadonlyArray<Section> => [
+  lock,
+  ...names.map((name) => sections.find((section) => section.name === name) ?? anyBackend(name))
+]

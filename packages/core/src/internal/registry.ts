@@ -1,0 +1,39 @@
+/**
+ * Layers by name, each built once, when it is first asked for.
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import * as ScopedCache from "effect/ScopedCache"
+import { Lock } from "../Lock.ts"
+
+/**
+ * Who asks while a layer is being built waits for that build. One that failed is closed at once, and whoever asks next
+ * builds anew. What several layers are made of is built once for all of them, as everywhere. All are closed with the
+ * scope.
+ */
+export const make = Effect.fnUntraced(function*<E, R>(
+  layers: ReadonlyMap<string, Layer.Layer<Lock, E, R>>
+): Effect.fn.Return<(name: string) => Effect.Effect<Lock["Service"] | undefined, E>, never, R | Scope.Scope> {
+  // Not the context of whoever happens to ask first.
+  const context = yield* Effect.context<R>()
+  const memoMap = Layer.CurrentMemoMap.forkOrCreate(context)
+  const cache = yield* ScopedCache.makeWith({
+    lookup: Effect.fnUntraced(function*(name: string) {
+      const layer = layers.get(name)
+      if (layer === undefined) return undefined
+      const scope = yield* Scope.fork(yield* Effect.scope)
+      const built = yield* Layer.buildWithMemoMap(layer, memoMap, scope).pipe(
+        Effect.updateContext((_: Context.Context<never>) => context),
+        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+      )
+      return Context.get(built, Lock)
+    }),
+    capacity: Math.max(layers.size, 1),
+    timeToLive: Exit.match({ onSuccess: () => Duration.infinity, onFailure: () => Duration.zero })
+  })
+  return (name) => layers.has(name) ? ScopedCache.get(cache, name) : Effect.undefined
+})
