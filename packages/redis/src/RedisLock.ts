@@ -106,8 +106,8 @@ const backendOf = Effect.fnUntraced(function*(
   commandTimeout: Duration.Duration
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const keyPrefix = options.keyPrefix ?? ""
-  yield* RedisServer.inspect(client, commandTimeout)
-  const verbs = RedisVerbs.make(client, { keyPrefix, commandTimeout, countReceivers: true })
+  const { clockAhead } = yield* RedisServer.inspect(client, commandTimeout)
+  const verbs = RedisVerbs.make(client, { keyPrefix, commandTimeout, countReceivers: true, clockAhead })
   const wakeUps = yield* RedisWakeUps.make(client, keyPrefix, commandTimeout)
   return {
     name,

@@ -14,33 +14,45 @@ const unsupported = (detail: string) =>
 
 const field = (info: string, name: string): string | undefined => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1]
 
+/** What is known of a server. */
+export interface Server {
+  /** Its clock minus our monotonic one, in µs. */
+  readonly clockAhead: number
+}
+
 /**
  * Connects, and looks at the server: fails if it can not carry locks, warns if it may throw them away. A server that
  * does not tell about itself is taken as it is.
  */
-export const inspect = Effect.fnUntraced(function*(client: RedisClient, limit: Duration.Duration) {
-  yield* client.connect.pipe(
-    Effect.mapError(asError),
-    Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(asError({ _tag: "Late" })) })
-  )
-  const { reply } = yield* client.send({ command: "info", args: () => [], limit }).pipe(
-    Effect.catchIf((failure) => failure._tag === "Failed", () => Effect.succeed({ reply: "" })),
-    Effect.mapError(asError)
-  )
-  const info = String(reply)
-
-  const version = field(info, "redis_version")
-  if (version !== undefined && Number.parseInt(version, 10) < 5) {
-    return yield* unsupported(`Redis 5 or newer is needed, this is ${version}`)
-  }
-  const mode = field(info, "redis_mode")
-  if (mode === "cluster" || mode === "sentinel") {
-    return yield* unsupported(`the server runs in ${mode} mode, so the option "mode" has to be "${mode}"`)
-  }
-  const policy = field(info, "maxmemory_policy") ?? "noeviction"
-  if (policy !== "noeviction" && field(info, "maxmemory") !== "0") {
-    yield* Effect.logWarning(
-      `redis: with maxmemory-policy ${policy} a full server throws locks away while they are held; set noeviction`
+export const inspect = Effect.fnUntraced(
+  function*(client: RedisClient, limit: Duration.Duration): Effect.fn.Return<Server, LockBackendError> {
+    yield* client.connect.pipe(
+      Effect.mapError(asError),
+      Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(asError({ _tag: "Late" })) })
     )
+    const { reply } = yield* client.send({ command: "info", args: () => [], limit }).pipe(
+      Effect.catchIf((failure) => failure._tag === "Failed", () => Effect.succeed({ reply: "" })),
+      Effect.mapError(asError)
+    )
+    const info = String(reply)
+
+    const version = field(info, "redis_version")
+    if (version !== undefined && Number.parseInt(version, 10) < 5) {
+      return yield* unsupported(`Redis 5 or newer is needed, this is ${version}`)
+    }
+    const mode = field(info, "redis_mode")
+    if (mode === "cluster" || mode === "sentinel") {
+      return yield* unsupported(`the server runs in ${mode} mode, so the option "mode" has to be "${mode}"`)
+    }
+    const policy = field(info, "maxmemory_policy") ?? "noeviction"
+    if (policy !== "noeviction" && field(info, "maxmemory") !== "0") {
+      yield* Effect.logWarning(
+        `redis: with maxmemory-policy ${policy} a full server throws locks away while they are held; set noeviction`
+      )
+    }
+
+    const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit }), asError)
+    const [seconds, micros]: Array<unknown> = Array.isArray(time.reply) ? time.reply : []
+    return { clockAhead: Number(seconds) * 1_000_000 + Number(micros) - Number(time.sentAt / 1000n) }
   }
-})
+)

@@ -72,12 +72,17 @@ const givenBack = protocol("acquire", "this attempt was given back before")
 
 export const make = (
   client: RedisClient,
-  options: { readonly keyPrefix: string, readonly commandTimeout: Duration.Duration, readonly countReceivers: boolean }
+  options: {
+    readonly keyPrefix: string
+    readonly commandTimeout: Duration.Duration
+    readonly countReceivers: boolean
+    readonly clockAhead: number
+  }
 ): Verbs => {
   const attempts = new WeakMap<LockRequest, Attempt>()
   const counted = options.countReceivers ? "1" : "0"
   /** The server's clock minus our monotonic one, in µs, as of the last answer. */
-  let ahead = 0
+  let ahead = options.clockAhead
 
   const attemptOf = (request: LockRequest): Attempt => {
     const known = attempts.get(request)
