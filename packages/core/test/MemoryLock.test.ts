@@ -1,6 +1,9 @@
-import { LockBackend } from "@dlock/core"
+import { LockBackend, type LockRequest, type LossReason, MemoryLock } from "@dlock/core"
 import { LockTest } from "@dlock/core/testing"
-import { Effect, Layer } from "effect"
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
+import { TestClock } from "effect/testing"
+import * as memoryStore from "../src/internal/memoryStore.ts"
 import * as Memory from "./support/memory.ts"
 
 const { capabilities, network, store } = Effect.runSync(Memory.make())
@@ -18,3 +21,136 @@ LockTest.suite(
   Layer.effect(LockBackend, Effect.map(network.client, ({ client }) => client)),
   { ...capabilities, inLine: network.inLine }
 )
+
+const request = (key: string, owner: string, ttl: Duration.Input = "10 seconds") => {
+  const losses: Array<LossReason> = []
+  return { key, owner, ttl: Duration.fromInputUnsafe(ttl), onLost: (reason: LossReason) => losses.push(reason), losses }
+}
+
+const waitFor = (backend: LockBackend["Service"], asked: LockRequest) =>
+  Effect.forkChild(backend.acquire(asked), { startImmediately: true })
+
+describe("MemoryLock", () => {
+  it.effect("gives the key to the next in line at the moment the lease ends", () =>
+    Effect.gen(function*() {
+      const backend = yield* MemoryLock.make
+      const holder = request("k", "holder")
+      yield* backend.acquire(holder)
+      const waiting = yield* waitFor(backend, request("k", "waiter"))
+      yield* TestClock.adjust("6 seconds")
+      yield* backend.renew(holder)
+      yield* TestClock.adjust("9999 millis")
+      assert.isUndefined(waiting.pollUnsafe(), "a renewed lease ends a ttl after its renewal, not before")
+      yield* TestClock.adjust("1 millis")
+      const grant = yield* Fiber.join(waiting)
+      assert.strictEqual(grant.validFrom, 16_000_000_000n, "the next lease counts from the end of the last")
+      assert.deepStrictEqual(holder.losses, ["taken"], "the holder is told")
+    }))
+
+  it.effect("minds a lease in line that is shorter than the one before", () =>
+    Effect.gen(function*() {
+      const backend = yield* MemoryLock.make
+      const holder = request("k", "holder", "1 hour")
+      yield* backend.acquire(holder)
+      const short = yield* waitFor(backend, request("k", "short", "1 second"))
+      const last = yield* waitFor(backend, request("k", "last"))
+      yield* TestClock.adjust("1 minute")
+      yield* backend.release(holder)
+      yield* Fiber.join(short)
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(last.pollUnsafe(), "the last in line has the key when the short lease ends")
+    }))
+
+  it.effect("has a timer while, and only while, somebody waits", () =>
+    Effect.gen(function*() {
+      const backend = yield* MemoryLock.make
+      let timers = 0
+      const clock = yield* Clock.Clock
+      const counting: Clock.Clock = {
+        ...clock,
+        sleep: (duration) =>
+          Effect.acquireUseRelease(
+            Effect.sync(() => timers++),
+            () => clock.sleep(duration),
+            () => Effect.sync(() => timers--)
+          )
+      }
+      yield* Effect.gen(function*() {
+        const holder = request("k", "holder")
+        yield* backend.acquire(holder)
+        assert.strictEqual(timers, 0, "a held key has no timer")
+        const first = yield* waitFor(backend, request("k", "first"))
+        const second = yield* waitFor(backend, request("k", "second"))
+        assert.strictEqual(timers, 1, "a line has one timer")
+        yield* Fiber.interrupt(first)
+        assert.strictEqual(timers, 1, "a line has one timer")
+        yield* Fiber.interrupt(second)
+        assert.strictEqual(timers, 0, "a line that everybody left has no timer")
+        const third = yield* waitFor(backend, request("k", "third"))
+        assert.strictEqual(timers, 1, "a new line has a timer again")
+        yield* backend.release(holder)
+        yield* Fiber.join(third)
+        assert.strictEqual(timers, 0, "a line that was served has no timer")
+      }).pipe(Effect.provideService(Clock.Clock, counting))
+    }))
+
+  it.effect("serves a line of 20,000 without nesting", () =>
+    Effect.gen(function*() {
+      const backend = yield* MemoryLock.make
+      const holder = request("k", "holder")
+      yield* backend.acquire(holder)
+      const section = (i: number) => {
+        const waiter = request("k", `waiter/${i}`)
+        return Effect.andThen(backend.acquire(waiter), backend.release(waiter))
+      }
+      const all = yield* Effect.forEach(Array.from({ length: 20_000 }, (_, i) => i), section, {
+        concurrency: "unbounded"
+      }).pipe(Effect.forkChild({ startImmediately: true }))
+      yield* Effect.yieldNow
+      yield* backend.release(holder)
+      assert.isTrue((yield* Fiber.join(all)).every((released) => released), "everybody held the key")
+    }))
+
+  it.effect("forgets keys that nobody holds, also those that were left to expire", () =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      const store = memoryStore.make()
+      for (let i = 0; i < 1000; i++) {
+        const asked = request(`released/${i}`, "owner")
+        store.tryAcquire(asked, clock)
+        store.release(asked, clock)
+      }
+      assert.strictEqual(store.size(), 0, "a released key leaves nothing")
+      for (let i = 0; i < 1000; i++) store.tryAcquire(request(`left/${i}`, "owner", "1 second"), clock)
+      assert.strictEqual(store.size(), 1000)
+      yield* TestClock.adjust("1 second")
+      for (let i = 0; i < 1000; i++) store.tryAcquire(request(`held/${i}`, "owner"), clock)
+      assert.strictEqual(store.size(), 1000, "keys that were left to expire make room for new ones")
+    }))
+
+  it.effect("a holder that is told of its loss may use the backend at once", () =>
+    Effect.gen(function*() {
+      const backend = yield* MemoryLock.make
+      const next = request("k", "next")
+      let again: Exit.Exit<Option.Option<unknown>, unknown> | undefined
+      const holder = {
+        ...request("k", "holder", "1 second"),
+        onLost: () => {
+          again = Effect.runSyncExit(backend.tryAcquire(next))
+        }
+      }
+      yield* backend.acquire(holder)
+      assert.isTrue(yield* backend.revoke("k"), "a held key is revoked")
+      assert.isTrue(again !== undefined && Exit.isSuccess(again) && Option.isSome(again.value), "the key is free")
+      assert.isTrue(Option.isNone(yield* backend.tryAcquire(request("k", "other"))), "and it is held once")
+      assert.isTrue(yield* backend.release(next))
+      assert.isFalse(yield* backend.revoke("k"), "a free key is not revoked")
+    }))
+
+  it.effect("each build of the layer has a store of its own", () =>
+    Effect.gen(function*() {
+      const { a, b } = yield* LockTest.Clients
+      assert.isTrue(Option.isSome(yield* a.tryAcquire(request("k", "a"))))
+      assert.isTrue(Option.isSome(yield* b.tryAcquire(request("k", "b"))), "another build does not know of it")
+    }).pipe(Effect.provide(LockTest.Clients.layer(MemoryLock.layerBackend))))
+})
