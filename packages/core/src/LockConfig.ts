@@ -132,7 +132,14 @@ export const zookeeper = options(table.zookeeper)
  * @category layers
  * @since 0.1.0
  */
-export const layerDefaults: Layer.Layer<never, Config.ConfigError> = Layer.effect(LockDefaults, lock)
+export const layerDefaults: Layer.Layer<never, Config.ConfigError> = Layer.effect(
+  LockDefaults,
+  Effect.gen(function*() {
+    const given = yield* LockDefaults
+    const configured = yield* lock
+    return { ...given, ...configured }
+  })
+)
 
 /**
  * Puts a YAML file below the environment, key by key, and sets `LockDefaults`. The file is `file`, else the one that

@@ -190,7 +190,10 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
 export const layerConfig = (
   config: Config.Wrap<Options> = LockConfig.mysql
 ): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
-  Layer.provide(Lock.layer, Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)))
+  Layer.provide(Lock.layer, [
+    Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)),
+    LockConfig.layerDefaults
+  ])
 
 /**
  * The `LockBackend` alone, over a pool that the caller opened and will close.

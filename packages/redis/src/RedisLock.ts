@@ -4,7 +4,7 @@
  *
  * @since 0.1.0
  */
-import { Lock, LockBackend, LockBackendError } from "@dlock/core"
+import { Lock, LockBackend, LockBackendError, LockConfig } from "@dlock/core"
 import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -190,8 +190,13 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
  * @category layers
  * @since 0.1.0
  */
-export const layerConfig = (config: Config.Wrap<Options>): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
-  Layer.provide(Lock.layer, Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)))
+export const layerConfig = (
+  config: Config.Wrap<Options> = LockConfig.redis
+): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
+  Layer.provide(Lock.layer, [
+    Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)),
+    LockConfig.layerDefaults
+  ])
 
 /**
  * The `LockBackend` alone, over a driver that the caller opened and will close.
