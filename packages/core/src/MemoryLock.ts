@@ -6,12 +6,14 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
+import type * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as memoryStore from "./internal/memoryStore.ts"
 import { Lock } from "./Lock.ts"
 import { LockBackend } from "./LockBackend.ts"
+import * as LockConfig from "./LockConfig.ts"
 
 /**
  * A `LockBackend` over a store of its own. Programs that are given the same one exclude each other.
@@ -83,3 +85,12 @@ export const layer: Layer.Layer<Lock> = Layer.provide(Lock.layer, layerBackend)
  */
 export const layerShared = (backend: MemoryBackend): Layer.Layer<Lock> =>
   Layer.provide(Lock.layer, Layer.succeed(LockBackend, backend))
+
+/**
+ * Locks within one process, as `LockRegistry.layerConfig` builds them. There is nothing to configure but the defaults
+ * of every lock.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (): Layer.Layer<Lock, Config.ConfigError> => Layer.provide(layer, LockConfig.layerDefaults)

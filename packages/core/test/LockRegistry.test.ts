@@ -228,6 +228,14 @@ describe("a registry by configuration", () => {
     ))
   })
 
+  it.effect("takes the namespaces of backends as they are", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* LockRegistry.names, ["memory"])
+      assert.strictEqual((yield* LockRegistry.get("memory")).backend, "memory")
+    }).pipe(Effect.provide(
+      LockRegistry.layerConfig([MemoryLock]).pipe(configured({ DLOCK_MEMORY_ENABLED: "true" }))
+    )))
+
   it.effect("builds nothing before it is asked when it is lazy", () => {
     const redis = backend("redis")
     return Effect.gen(function*() {

@@ -139,8 +139,9 @@ export const mysql = section("mysql", {
   port: integer({ minimum: 1, maximum: 65_535 }, { description: "The port of the server.", default: 3306 }),
   database: text({ description: "The database, needed for the fencing table only." }),
   tls,
-  connectionLimit: integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }, {
-    description: "The most connections at a time."
+  connectionLimit: integer({ minimum: 3, maximum: Number.MAX_SAFE_INTEGER }, {
+    description: "The most connections at a time; each wait for a key takes one.",
+    default: 50
   }),
   commandTimeout,
   keyPrefix: text({ description: "Stands before every key on the server." }),
@@ -154,11 +155,11 @@ export const zookeeper = section("zookeeper", {
     description: "The time limit of the session, which is the ttl of every lease.",
     default: Duration.seconds(30)
   }),
-  prefix: text({ description: "The node below which the locks are." }),
+  prefix: text({ description: "The node below which the locks are.", default: "/locks" }),
   username: text({ description: "The user, by the digest scheme." }),
   password: secret({ description: "The password of the user." }),
   commandTimeout,
-  tls
+  tls: flag({ description: "The driver has no TLS: `true` is refused.", default: false })
 })
 
 /** Every section, in the order of the README. */
