@@ -5,7 +5,9 @@
  */
 import { Lock } from "@dlock/core/Lock"
 import { LockBackend } from "@dlock/core/LockBackend"
+import * as LockConfig from "@dlock/core/LockConfig"
 import { LockBackendError } from "@dlock/core/LockError"
+import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -175,6 +177,20 @@ export const layerBackend = (options: Options = {}): Layer.Layer<LockBackend, Lo
  */
 export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError> =>
   Layer.provide(Lock.layer, layerBackend(options))
+
+/**
+ * Locks in etcd, as configured: by default as `DLOCK_ETCD_ENDPOINTS` and its siblings say, see `LockConfig`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  config: Config.Wrap<Options> = LockConfig.etcd
+): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
+  Layer.provide(Lock.layer, [
+    Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)),
+    LockConfig.layerDefaults
+  ])
 
 /**
  * The `LockBackend` alone, over a client that you opened, and will close.

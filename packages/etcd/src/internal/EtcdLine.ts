@@ -12,7 +12,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { ITxnRequest, ITxnResponse } from "etcd3"
 import { Attempt } from "./EtcdAttempt.ts"
-import type { EtcdClient } from "./EtcdClient.ts"
+import type { EtcdClient, Limits } from "./EtcdClient.ts"
 import type { LeaseGone } from "./EtcdFailure.ts"
 import * as EtcdGuard from "./EtcdGuard.ts"
 import type { Session } from "./EtcdSession.ts"
@@ -121,13 +121,19 @@ export const make = Effect.fnUntraced(function*(
     return { ...validityOf(session), fencingToken: revision }
   }
 
+  /** When the answer is lost, a later copy finds nothing to remove. */
+  const leaving = (attempt: Attempt): Limits => ({
+    total: limitOf(attempt),
+    onDoubt: () => attempt.left = true
+  })
+
   const annul = (attempt: Attempt, session: Session): Effect.Effect<boolean, LockBackendError> => {
     const txn = EtcdTxn.annul(attempt.spotOn(session, root))
-    return unlessGone(session, client.txnOnLease("release", txn, { total: limitOf(attempt) })).pipe(
+    return unlessGone(session, client.txnOnLease("release", txn, leaving(attempt))).pipe(
       Effect.map((response) => {
         if (Option.isNone(response)) return false
         session.marks++
-        return EtcdTxn.annulled(response.value)
+        return EtcdTxn.annulled(response.value) || attempt.left
       })
     )
   }
@@ -243,9 +249,7 @@ export const make = Effect.fnUntraced(function*(
   /** Removes the key of an attempt whose every request was answered. */
   const remove = Effect.fnUntraced(function*(attempt: Attempt, session: Session, revision: bigint) {
     const { place } = attempt.spotOn(session, root)
-    const limits = { total: limitOf(attempt), onDoubt: () => attempt.left = true }
-    const { succeeded } = yield* client.txn("release", EtcdTxn.leave(place, revision), limits)
-    // When the answer to an earlier copy was lost, that one has done it.
+    const { succeeded } = yield* client.txn("release", EtcdTxn.leave(place, revision), leaving(attempt))
     return succeeded || attempt.left
   })
 

@@ -51,6 +51,8 @@ export interface Standing {
   readonly revision: bigint
   /** The key just before ours; none: we hold the lock. */
   readonly predecessor: string | undefined
+  /** The revision of the store at which this was so. */
+  readonly at: bigint
 }
 
 /** Where an attempt is to stand. */
@@ -85,7 +87,8 @@ export const enter = ({ lease, line, mark, place }: Spot): ITxnRequest => ({
 /** `undefined`: the attempt was given back. No predecessor said: an earlier copy has entered, look where we stand. */
 export const entered = (response: ITxnResponse): Standing | Pick<Standing, "revision"> | undefined => {
   const kv = keyValue(response.responses[0])
-  if (response.succeeded) return { revision: BigInt(response.header.revision), predecessor: keyOf(kv) }
+  const at = BigInt(response.header.revision)
+  if (response.succeeded) return { revision: at, predecessor: keyOf(kv), at }
   return kv === undefined ? undefined : { revision: BigInt(kv.create_revision) }
 }
 
@@ -98,7 +101,9 @@ export const look = (line: string, place: string, revision: bigint): ITxnRequest
 
 /** `undefined`: our key is gone. */
 export const looked = (response: ITxnResponse, revision: bigint): Standing | undefined =>
-  response.succeeded ? { revision, predecessor: keyOf(keyValue(response.responses[0])) } : undefined
+  response.succeeded
+    ? { revision, predecessor: keyOf(keyValue(response.responses[0])), at: BigInt(response.header.revision) }
+    : undefined
 
 /** Gives back what is known to be ours. */
 export const leave = (place: string, revision: bigint): ITxnRequest => ({

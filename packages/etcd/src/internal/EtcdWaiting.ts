@@ -27,7 +27,8 @@ export interface EtcdWaiting {
 
 /** A watch on a predecessor, as far as it has come. */
 interface Vigil {
-  standing: boolean
+  /** The revision of the store from which on it stands. */
+  standing: bigint | undefined
   deleted: boolean
   broken: boolean
   close: () => void
@@ -64,15 +65,15 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
     })
 
   const open = (attempt: Attempt, key: string): Vigil => {
-    const vigil: Vigil = { standing: false, deleted: false, broken: false, close: () => {} }
-    const tell = (change: Partial<Vigil>) => (): void => {
+    const vigil: Vigil = { standing: undefined, deleted: false, broken: false, close: () => {} }
+    const tell = (change: Partial<Vigil>): void => {
       Object.assign(vigil, change)
       attempt.wake?.()
     }
     vigil.close = watches.open(key, undefined, {
-      onStanding: tell({ standing: true }),
-      onDeleted: tell({ deleted: true }),
-      onBroken: tell({ broken: true })
+      onStanding: (standing) => tell({ standing }),
+      onDeleted: () => tell({ deleted: true }),
+      onBroken: () => tell({ broken: true })
     })
     return vigil
   }
@@ -86,14 +87,19 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
     /** The predecessor after this one, or none. */
     const step = (vigil: Vigil, key: string) =>
       Effect.gen(function*() {
-        yield* until(attempt, () => vigil.standing || vigil.broken).pipe(
+        yield* until(attempt, () => vigil.standing !== undefined || vigil.broken).pipe(
           Effect.timeoutOrElse({ duration: commandTimeout, orElse: () => Effect.sync(watches.condemn) })
         )
-        if (vigil.standing && !vigil.broken) {
-          // From a revision of the past the server would watch in a loop of 100 ms: so from now, and then a look.
+        if (vigil.standing !== undefined && !vigil.broken) {
           const standing = yield* look(attempt, spot, revision)
           if (standing?.predecessor !== key) return standing?.predecessor
-          yield* until(attempt, () => vigil.deleted || vigil.broken)
+          // A write that came as the watch was placed makes it a watch from the past, which the server serves in a loop
+          // of 100 ms. A second one is quicker, unless that happens again.
+          const second = standing.at === vigil.standing ? vigil : open(attempt, key)
+          yield* Effect.ensuring(
+            until(attempt, () => vigil.deleted || second.deleted || vigil.broken),
+            Effect.sync(second.close)
+          )
           stoodAt = now()
         }
         if (attempt.over || attempt.displaced) return undefined

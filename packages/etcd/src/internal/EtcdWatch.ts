@@ -7,8 +7,8 @@ import type { EtcdClient, WatchStream } from "./EtcdClient.ts"
 
 /** Who is told what happens to a key. */
 export interface Listener {
-  /** The watch stands: a deletion after this is not missed. */
-  readonly onStanding: () => void
+  /** The watch stands: a deletion after this revision of the store is not missed. */
+  readonly onStanding: (revision: bigint) => void
   readonly onDeleted: () => void
   /** The watch ended without being asked to; it does not come back. */
   readonly onBroken: () => void
@@ -61,7 +61,7 @@ export const make = (client: EtcdClient): EtcdWatch => {
       watch.id = response.watch_id
       if (watch.listener === undefined) return cancel(station, watch)
       standing.set(response.watch_id, watch)
-      watch.listener.onStanding()
+      watch.listener.onStanding(BigInt(response.header.revision))
     }
     const message = (response: IWatchResponse): void => {
       if (response.created) return created(response)

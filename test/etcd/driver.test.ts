@@ -1,0 +1,280 @@
+/**
+ * The faults of the driver (etcd3 1.1.2), each as a user of this backend would meet it if it were not worked around.
+ */
+import { withLock } from "@dlock/core"
+import { EtcdLock } from "@dlock/etcd"
+import { assert, layer } from "@effect/vitest"
+import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { etcd } from "../harness/EtcdServer.ts"
+import { attempt, connect, Etcd, freshKey, keysOf, lineOf, millis, roadTo, until } from "./support.ts"
+
+const roadToServer = Effect.flatMap(Etcd, ({ endpoints }) => roadTo(endpoints[0] ?? ""))
+
+/** Holder and waiter; answers the waiter's fiber when it stands in line. */
+const lineUp = Effect.fnUntraced(function*(backend: EtcdBackend, key: string) {
+  const { bare } = yield* Etcd
+  const before = (yield* lineOf(bare, key)).length
+  const waiter = attempt(key)
+  const waiting = yield* Effect.forkScoped(backend.acquire(waiter))
+  yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === before + 1))
+  // Its watch stands a moment later.
+  yield* Effect.sleep("100 millis")
+  return { waiter, waiting }
+})
+
+type EtcdBackend = Effect.Success<ReturnType<typeof EtcdLock.make>>
+
+layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3", (it) => {
+  it.effect("2: calls have no deadline: every verb ends within the command timeout in a black hole", () =>
+    Effect.gen(function*() {
+      const road = yield* roadToServer
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "1 second" })
+      const held = attempt(freshKey())
+      yield* backend.tryAcquire(held)
+      yield* road.blackhole()
+      const [tried, took] = yield* millis(Effect.flip(backend.tryAcquire(attempt(freshKey()))))
+      assert.strictEqual(tried.reason, "Timeout")
+      assert.isBelow(took, 1500, "tryAcquire ends within the command timeout")
+      const [released, releaseTook] = yield* millis(Effect.flip(backend.release(held)))
+      assert.strictEqual(released.reason, "Timeout")
+      assert.isBelow(releaseTook, 1500, "release ends within the command timeout")
+      yield* road.pass
+      assert.isTrue(yield* backend.release(held), "the release that comes again finds the key, or that it removed it")
+    }))
+
+  it.effect("2, 4: a connection that fell silent is left, by calls, keepalives and watches alike", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* Etcd
+      const roads = [yield* roadToServer, yield* roadToServer]
+      const direct = yield* EtcdLock.make({ endpoints })
+      const backend = yield* EtcdLock.make({ endpoints: roads.map(({ addr }) => addr) })
+      const kept = attempt(freshKey(), "3 seconds")
+      yield* backend.tryAcquire(kept)
+      // One of the two is in use, whichever it is.
+      for (const road of roads) {
+        const key = freshKey()
+        const holder = attempt(key)
+        yield* direct.tryAcquire(holder)
+        const { waiter, waiting } = yield* lineUp(backend, key)
+        yield* road.blackhole()
+        yield* Effect.sleep("200 millis")
+        yield* direct.release(holder)
+        const [, took] = yield* millis(Fiber.join(waiting))
+        assert.isBelow(took, 3000, "the waiter gets its turn over another connection")
+        assert.isTrue(yield* backend.release(waiter))
+        const [grant, tryTook] = yield* millis(backend.tryAcquire(attempt(freshKey())))
+        assert.isTrue(Option.isSome(grant))
+        assert.isBelow(tryTook, 1000, "calls go over another connection")
+        yield* Effect.sleep("4 seconds")
+        assert.deepStrictEqual(kept.losses, [], "keepalives go over another connection, in time")
+        yield* road.pass
+      }
+      assert.isTrue(yield* backend.release(kept))
+    }))
+
+  it.effect("3: the circuit breaker: half a second of outage costs no lock and no five seconds of refusal", () =>
+    Effect.gen(function*() {
+      const server = yield* etcd({ version: "3.4" })
+      const backend = yield* EtcdLock.make({ endpoints: [server.addr] })
+      const held = attempt(freshKey(), "3 seconds")
+      yield* backend.tryAcquire(held)
+      yield* server.kill
+      const during = yield* Effect.forkScoped(backend.tryAcquire(attempt(freshKey())))
+      yield* Effect.sleep("500 millis")
+      yield* server.start
+      const [grant, took] = yield* millis(backend.tryAcquire(attempt(freshKey())))
+      assert.isTrue(Option.isSome(grant))
+      assert.isBelow(took, 1500, "requests pass as soon as the server is back")
+      assert.isTrue(Option.isSome(yield* Fiber.join(during)), "a request made during the outage rides it out")
+      yield* Effect.sleep("3500 millis")
+      assert.deepStrictEqual(held.losses, [], "keepalives pass as well")
+      assert.isTrue(Option.isSome(yield* backend.renew(held)))
+      assert.isTrue(yield* backend.release(held))
+    }))
+
+  it.effect("4: a call that runs out of time closes the watch's channel: the waiter still gets its turn", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* Etcd
+      const road = yield* roadToServer
+      const key = freshKey()
+      const direct = yield* EtcdLock.make({ endpoints })
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "300 millis" })
+      const holder = attempt(key)
+      yield* direct.tryAcquire(holder)
+      const { waiter, waiting } = yield* lineUp(backend, key)
+      yield* road.blackhole("toServer")
+      yield* Effect.flip(backend.tryAcquire(attempt(freshKey())))
+      yield* road.pass
+      yield* direct.release(holder)
+      const [, took] = yield* millis(Fiber.join(waiting))
+      assert.isBelow(took, 2000, "the line goes on")
+      yield* backend.release(waiter)
+    }))
+
+  it.effect("5: unary calls are sent again blindly: a lost reply is no refusal, and nothing is left behind", () =>
+    Effect.gen(function*() {
+      const { bare } = yield* Etcd
+      const road = yield* roadToServer
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr] })
+      const warm = attempt(freshKey())
+      yield* backend.tryAcquire(warm)
+      for (const verb of ["tryAcquire", "acquire"] as const) {
+        const request = attempt(freshKey())
+        yield* road.dropNextReply
+        const grant = verb === "acquire"
+          ? Option.some(yield* backend.acquire(request))
+          : yield* backend.tryAcquire(request)
+        assert.isTrue(Option.isSome(grant), `${verb}: the key that the lost reply granted is ours`)
+        assert.strictEqual((yield* lineOf(bare, request.key)).length, 1, "one place for one attempt")
+        yield* road.dropNextReply
+        assert.isTrue(yield* backend.release(request), "a release whose reply was lost counts")
+        assert.deepStrictEqual(yield* lineOf(bare, request.key), [], "nothing is left")
+      }
+      yield* backend.release(warm)
+    }))
+
+  it.effect("6: an acquire that fails leaves nothing, however late it arrives", () =>
+    Effect.gen(function*() {
+      const { bare } = yield* Etcd
+      const road = yield* roadToServer
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "500 millis" })
+      yield* backend.tryAcquire(attempt(freshKey()))
+      for (let round = 0; round < 5; round++) {
+        const key = freshKey()
+        const request = attempt(key)
+        yield* road.blackhole()
+        const verb: Effect.Effect<unknown, unknown> = round % 2 === 0
+          ? backend.tryAcquire(request)
+          : backend.acquire(request)
+        const failed = yield* Effect.exit(verb)
+        assert.isTrue(Exit.isFailure(failed), "an attempt in a black hole fails")
+        const giving = yield* Effect.forkScoped(Effect.retry(backend.release(request), { times: 20 }))
+        yield* Effect.sleep("200 millis")
+        yield* road.pass
+        yield* Fiber.join(giving)
+        // What was held back has arrived by now.
+        yield* Effect.sleep("300 millis")
+        assert.deepStrictEqual(
+          yield* lineOf(bare, key),
+          [],
+          "an attempt that was given back leaves nothing in the line"
+        )
+      }
+    }))
+
+  it.effect("9: a lease that is revoked elsewhere is noticed at once, not at the next keepalive", () =>
+    Effect.gen(function*() {
+      const { bare, endpoints } = yield* Etcd
+      const backend = yield* EtcdLock.make({ endpoints })
+      const request = attempt(freshKey(), "1 minute")
+      yield* backend.tryAcquire(request)
+      yield* Effect.sleep("800 millis")
+      const { leases } = yield* Effect.promise(() => bare.leaseClient.leaseLeases())
+      const mine = yield* Effect.promise(async () =>
+        (await bare.getAll().prefix(`${request.key}/`).exec()).kvs[0]?.lease
+      )
+      assert.isTrue(leases.some(({ ID }) => ID === mine))
+      yield* Effect.promise(() => bare.leaseClient.leaseRevoke({ ID: mine ?? "0" }))
+      const [, took] = yield* millis(Deferred.await(request.lost))
+      assert.isBelow(took, 1000)
+    }))
+
+  it.effect("10: a client that closes leaves its leases: the layer revokes its sessions", () =>
+    Effect.gen(function*() {
+      const { bare, endpoints } = yield* Etcd
+      const key = freshKey()
+      const scope = yield* Scope.make()
+      const backend = yield* Scope.provide(EtcdLock.make({ endpoints }), scope)
+      yield* backend.tryAcquire(attempt(key))
+      assert.strictEqual((yield* lineOf(bare, key)).length, 1)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* lineOf(bare, key), [], "the key went with the session")
+    }))
+
+  it.effect("11: a compaction kills watches, and the process: holders and waiters go on", () =>
+    Effect.gen(function*() {
+      const server = yield* etcd({ version: "3.4" })
+      const bare = yield* connect([server.addr])
+      const road = yield* roadTo(server.addr)
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr] })
+      const key = freshKey()
+      const holder = attempt(key)
+      const waiter = attempt(key)
+      yield* backend.tryAcquire(holder)
+      const waiting = yield* Effect.forkScoped(backend.acquire(waiter))
+      yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
+      const compact = Effect.promise(async () => {
+        const { header } = await bare.put("elsewhere").value("x")
+        await bare.kv.compact({ revision: header.revision, physical: true })
+      })
+      // Before the keys are watched, while they are, and while the watches are down.
+      yield* compact
+      yield* Effect.sleep("800 millis")
+      yield* compact
+      yield* road.cut
+      yield* compact
+      yield* Effect.sleep("800 millis")
+      assert.deepStrictEqual([...holder.losses, ...waiter.losses], [], "a compaction is not a loss")
+      assert.isTrue(yield* backend.release(holder))
+      yield* Fiber.join(waiting).pipe(Effect.timeout("5 seconds"))
+      yield* Effect.sleep("800 millis")
+      yield* Effect.promise(() => bare.delete().prefix(`${key}/`).exec())
+      yield* Deferred.await(waiter.lost).pipe(Effect.timeout("5 seconds"))
+    }))
+
+  it.effect("12: the watch manager loses events over two cuts: the waiter does not", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* Etcd
+      const road = yield* roadToServer
+      const direct = yield* EtcdLock.make({ endpoints })
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr] })
+      for (const pause of [0, 1, 5, 20, 60]) {
+        const key = freshKey()
+        const holder = attempt(key)
+        yield* direct.tryAcquire(holder)
+        const { waiter, waiting } = yield* lineUp(backend, key)
+        yield* road.cut
+        yield* Effect.sleep(pause)
+        yield* direct.release(holder)
+        yield* Effect.sleep(pause)
+        yield* road.cut
+        const [, took] = yield* millis(Fiber.join(waiting))
+        assert.isBelow(took, 3000, `released between two cuts, ${pause} ms apart`)
+        yield* backend.release(waiter)
+      }
+    }))
+
+  it.effect("13: leases are whole seconds: what is below is refused, what is above is rounded up and told", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* Etcd
+      const backend = yield* EtcdLock.make({ endpoints })
+      const refused = yield* Effect.flip(withLock(freshKey(), Effect.void, { ttl: "900 millis" })).pipe(
+        Effect.provide(EtcdLock.layer({ endpoints }))
+      )
+      assert.strictEqual(refused._tag, "InvalidLockRequest")
+      const given = Effect.fnUntraced(function*(ttl: `${number} millis`) {
+        const request = attempt(freshKey(), ttl)
+        const grant = Option.getOrThrow(yield* backend.tryAcquire(request))
+        yield* backend.release(request)
+        return Duration.toSeconds(grant.ttl)
+      })
+      assert.strictEqual(yield* given("1000 millis"), 2, "etcd's own minimum, with its default election timeout")
+      assert.strictEqual(yield* given("2000 millis"), 2)
+      assert.strictEqual(yield* given("2500 millis"), 3)
+      assert.strictEqual(yield* given("29000 millis"), 30, "few distinct ttls, so that there are few sessions")
+    }))
+
+  it.effect("sessions are shared: fifty locks of one ttl live on one lease, which goes when nobody uses it", () =>
+    Effect.gen(function*() {
+      const server = yield* etcd({ version: "3.4" })
+      const bare = yield* connect([server.addr])
+      const backend = yield* EtcdLock.make({ endpoints: [server.addr] })
+      const requests = Array.from({ length: 50 }, () => attempt(freshKey(), "2 seconds"))
+      yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
+      const leases = Effect.promise(async () => (await bare.leaseClient.leaseLeases()).leases.length)
+      assert.strictEqual(yield* leases, 1, "one lease for one ttl")
+      yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
+      yield* until(Effect.map(leases, (count) => count === 0)).pipe(Effect.timeout("6 seconds"))
+      assert.deepStrictEqual(yield* keysOf(bare), [], "no key is left in the store")
+    }))
+})
