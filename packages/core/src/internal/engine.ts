@@ -57,12 +57,15 @@ export class Engine {
     return Effect.runForkWith(this.context)(effect)
   }
 
-  /** The backend tells its times by the clock of the layer, also where the caller has another one. */
-  asked<A, E>(verb: Effect.Effect<A, E>): Effect.Effect<A, E> {
+  /**
+   * The backend tells its times by the clock of the layer, also where the caller has another one. A verb that throws is
+   * a defect like any other.
+   */
+  asked<A, E>(verb: () => Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) =>
       fiber.getRef(Clock.Clock) === this.watchdog.clock
-        ? verb
-        : Effect.provideService(verb, Clock.Clock, this.watchdog.clock)
+        ? verb()
+        : Effect.provideService(Effect.suspend(verb), Clock.Clock, this.watchdog.clock)
     )
   }
 
@@ -123,10 +126,10 @@ export class Engine {
         return this.closedError
       }
       const holding = new Holding(this, call.key, plan, place)
-      const answer: Effect.Effect<Option.Option<Grant>, LockBackendError> = wait
-        ? Effect.asSome(this.backend.acquire(holding))
-        : this.backend.tryAcquire(holding)
-      return Effect.matchCauseEffect(Effect.interruptible(this.asked(answer)), {
+      const answer = this.asked<Option.Option<Grant>, LockBackendError>(() =>
+        wait ? Effect.asSome(this.backend.acquire(holding)) : this.backend.tryAcquire(holding)
+      )
+      return Effect.matchCauseEffect(Effect.interruptible(answer), {
         onFailure: (cause) => this.withdraw(call, holding, cause),
         onSuccess: (grant) => {
           if (Option.isNone(grant)) {
@@ -150,7 +153,7 @@ export class Engine {
     wait: boolean
   ): Effect.Effect<Taken, LockBackendError> {
     const skew = this.watchdog.wallSkew()
-    return Effect.matchCauseEffect(Effect.interruptible(this.asked(this.backend.renew(holding))), {
+    return Effect.matchCauseEffect(Effect.interruptible(this.asked(() => this.backend.renew(holding))), {
       onFailure: (cause) => this.withdraw(call, holding, cause),
       onSuccess: (validity) => {
         if (Option.isNone(validity)) return this.startOver(call, holding, wait)
@@ -221,7 +224,7 @@ export class Engine {
   }
 
   private sendRelease(holding: Holding, wasHeld: boolean, retryIn: number): Effect.Effect<void> {
-    return Effect.matchCauseEffect(this.asked(this.backend.release(holding)), {
+    return Effect.matchCauseEffect(this.asked(() => this.backend.release(holding)), {
       onSuccess: (ours) => {
         // The second answer to a release that was sent twice is "not ours", though it was.
         if (!ours && wasHeld && retryIn === firstRetry) this.telemetry.releasedLate()
@@ -237,7 +240,7 @@ export class Engine {
         const over = this.backend.tenure === "lease" && holding.ended(this.watchdog.now())
         if (over || this.closed) return this.returned(holding)
         return Effect.logWarning(`${message}: ${error.value.message}`).pipe(
-          Effect.andThen(this.asked(Effect.sleep(retryIn))),
+          Effect.andThen(this.asked(() => Effect.sleep(retryIn))),
           Effect.andThen(Effect.suspend(() => this.sendRelease(holding, wasHeld, Math.min(retryIn * 2, longestRetry))))
         )
       }

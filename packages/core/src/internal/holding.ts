@@ -156,7 +156,7 @@ export class Holding extends Alarm implements LockRequest, Lease {
       const skew = this.engine.watchdog.wallSkew()
       this.endsAt = Math.max(this.endsAt, this.engine.watchdog.now() + this.ttlGiven)
       return Effect.flatMap(
-        Effect.exit(this.engine.asked(this.engine.backend.renew(this))),
+        Effect.exit(this.engine.asked(() => this.engine.backend.renew(this))),
         (exit) => this.renewed(exit, skew)
       )
     })

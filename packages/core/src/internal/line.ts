@@ -36,12 +36,6 @@ export class Place {
   /** The release of the head is about to be sent: the next may send its request right behind it. */
   handOn(): void {
     if (this.state !== "head") return
-    if (this.line.hasQueue) queueMicrotask(() => this.leaveAsHead())
-    else this.state = "leaving"
-  }
-
-  private leaveAsHead(): void {
-    if (this.state !== "head") return
     this.state = "leaving"
     this.line.promote()
   }
@@ -99,7 +93,8 @@ export class Line {
     this.queued?.delete(next)
     next.state = "head"
     this.head = next
-    next.settle(Exit.void)
+    // Whoever makes room sends its release and answers its caller first, and a long line of short sections does not nest.
+    queueMicrotask(() => next.settle(Exit.void))
   }
 
   remove(place: Place, wasHead: boolean): void {
