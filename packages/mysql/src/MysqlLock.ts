@@ -8,24 +8,15 @@
 import { Lock, LockBackend, LockConfig } from "@dlock/core"
 import type { LockBackendError } from "@dlock/core"
 import * as Config from "effect/Config"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { Pool, SslOptions } from "mysql2"
-import * as MysqlAttempt from "./internal/MysqlAttempt.ts"
-import type { Client } from "./internal/MysqlClient.ts"
+import * as MysqlBackend from "./internal/MysqlBackend.ts"
 import * as MysqlClient from "./internal/MysqlClient.ts"
-import * as MysqlControl from "./internal/MysqlControl.ts"
-import * as MysqlDial from "./internal/MysqlDial.ts"
-import { backendError, name as backendName } from "./internal/MysqlError.ts"
-import * as MysqlFencing from "./internal/MysqlFencing.ts"
-import * as MysqlLine from "./internal/MysqlLine.ts"
-import * as MysqlLocks from "./internal/MysqlLocks.ts"
-import * as MysqlSession from "./internal/MysqlSession.ts"
-import * as MysqlSessions from "./internal/MysqlSessions.ts"
+import { name as backendName } from "./internal/MysqlError.ts"
 
 /**
  * What a backend does with connections, whoever opens them.
@@ -80,53 +71,6 @@ export interface Options extends ClientOptions {
  */
 export const name: string = backendName
 
-const badOptions = (detail: string): LockBackendError => backendError("connect", "Options", detail)
-
-const timeoutOf = (options: ClientOptions): Effect.Effect<Duration.Duration, LockBackendError> =>
-  Duration.fromInput(options.commandTimeout ?? "5 seconds").pipe(
-    Option.filter((timeout) => Duration.isFinite(timeout) && Duration.toMillis(timeout) >= 1),
-    Effect.fromOption,
-    Effect.mapError(() => badOptions("commandTimeout has to be a duration of a millisecond or more"))
-  )
-
-const limitOf = ({ connectionLimit = 50 }: ClientOptions): Effect.Effect<number, LockBackendError> =>
-  Number.isSafeInteger(connectionLimit) && connectionLimit >= 3
-    ? Effect.succeed(connectionLimit)
-    : Effect.fail(badOptions(`connectionLimit has to be a whole number of 3 or more, and is ${connectionLimit}`))
-
-const tokensOf = ({ fencing = "uuid" }: ClientOptions): Effect.Effect<MysqlFencing.Tokens, LockBackendError> => {
-  if (fencing === "uuid") {
-    return Effect.succeed(MysqlFencing.uuid)
-  }
-  const problem = MysqlFencing.tableProblem(fencing.table)
-  return problem === undefined ? Effect.succeed(MysqlFencing.table(fencing.table)) : Effect.fail(badOptions(problem))
-}
-
-const check: LockBackend["Service"]["check"] = (_, ttl) =>
-  Duration.toSeconds(ttl) > MysqlSession.longest ? "MySQL ends idle sessions after a year at most" : undefined
-
-const backendOf = Effect.fnUntraced(function*(
-  client: Client,
-  options: ClientOptions
-): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const patience = yield* timeoutOf(options)
-  const limit = yield* limitOf(options)
-  const tokens = yield* tokensOf(options)
-  const sessions = yield* MysqlSessions.make(yield* MysqlDial.make(client, limit - 1), patience, tokens.prepare)
-  const control = yield* MysqlControl.make(yield* MysqlDial.make(client, 1), patience)
-  const attempts = MysqlAttempt.make(sessions.vacate)
-  const line = MysqlLine.make(attempts, sessions, control, tokens)
-  const verbs = yield* MysqlLocks.make({
-    attempts,
-    keyPrefix: options.keyPrefix ?? "",
-    line,
-    patience,
-    sessions,
-    tokens
-  })
-  return { name, tenure: "session", check, ...verbs }
-})
-
 /**
  * A backend with connections of its own, which end with the scope. Fails within `commandTimeout` when the server can not
  * be reached, does not accept the credentials, or can not carry locks.
@@ -137,7 +81,7 @@ const backendOf = Effect.fnUntraced(function*(
 export const make = (
   options: Options = {}
 ): Effect.Effect<LockBackend["Service"], LockBackendError, Scope.Scope> =>
-  backendOf(
+  MysqlBackend.make(
     MysqlClient.fromOptions({
       host: options.host ?? "localhost",
       port: options.port ?? 3306,

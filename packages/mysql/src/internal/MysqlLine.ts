@@ -7,8 +7,10 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Attempt, Attempts } from "./MysqlAttempt.ts"
+import type { Ask } from "./MysqlConnection.ts"
 import type { Control } from "./MysqlControl.ts"
 import { backendError, isDeadlock, isInterrupted, type MysqlError, toBackendError } from "./MysqlError.ts"
 import type { Tokens } from "./MysqlFencing.ts"
@@ -77,6 +79,16 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
       return Effect.result(ask.settled)
     })
 
+  /** A KILL that overtakes the GET_LOCK on its way to the server finds nothing to end, so one may not be enough. */
+  const endWait = Effect.fnUntraced(function*(session: Session, ask: Ask<string | null>) {
+    for (let pause = 5;; pause = Math.min(2 * pause, 100)) {
+      yield* control.endWait(session)
+      if (Option.isSome(yield* Effect.timeoutOption(Effect.result(ask.settled), pause))) {
+        return
+      }
+    }
+  })
+
   return {
     wait: Effect.fnUntraced(function*(attempt) {
       let refusals = 0
@@ -111,7 +123,7 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
         return false
       }
       if (stage === "waiting") {
-        yield* control.endWait(session)
+        yield* endWait(session, ask)
       }
       yield* Effect.result(ask.settled)
       if (!session.connection.isOpen() || (stage === "taking" && attempt.session === undefined)) {
