@@ -105,7 +105,7 @@ export const makeClient = (
   pool: Pool,
   options: ClientOptions = {}
 ): Effect.Effect<LockBackend["Service"], LockBackendError, Scope.Scope> =>
-  backendOf(MysqlClient.fromPool(pool), options)
+  MysqlBackend.make(MysqlClient.fromPool(pool), options)
 
 /**
  * The `LockBackend` alone, with connections of its own.
