@@ -19,6 +19,8 @@ import { Alarm, Watchdog } from "./watchdog.ts"
 
 const firstRetry = 50
 const longestRetry = 1000
+/** The default command timeout of every backend. */
+const longestAnswer = 5000
 
 /** How a key is asked for: once, in line, or once and again on a schedule. */
 export type Mode = "try" | "wait" | "retry"
@@ -201,6 +203,7 @@ export class Engine {
     } else {
       call.returning(Exit.failCause(cause))
     }
+    holding.unknown(this.watchdog.now())
     return Effect.flatMap(this.giveBack(holding), () => Effect.failCause(cause))
   }
 
@@ -215,15 +218,16 @@ export class Engine {
       holding.duty = "running"
       this.live.add(holding)
       const wasHeld = holding.stop()
-      if (holding.state !== "lost") holding.place?.handOn()
       const renewal = holding.renewalInFlight
-      return renewal === undefined
-        ? this.sendRelease(holding, wasHeld, firstRetry)
-        : Effect.flatMap(Fiber.await(renewal), () => this.sendRelease(holding, wasHeld, firstRetry))
+      if (renewal === undefined) return this.sendRelease(holding, wasHeld, firstRetry)
+      // Renew never re-creates, so going on without its answer is safe.
+      const answered = this.asked(() => Effect.raceFirst(Fiber.await(renewal), Effect.sleep(longestAnswer)))
+      return Effect.flatMap(answered, () => this.sendRelease(holding, wasHeld, firstRetry))
     }))
   }
 
   private sendRelease(holding: Holding, wasHeld: boolean, retryIn: number): Effect.Effect<void> {
+    if (retryIn === firstRetry && holding.state !== "lost") holding.place?.handOn()
     return Effect.matchCauseEffect(this.asked(() => this.backend.release(holding)), {
       onSuccess: (ours) => {
         // The second answer to a release that was sent twice is "not ours", though it was.
@@ -231,20 +235,29 @@ export class Engine {
         return this.returned(holding)
       },
       onFailure: (cause) => {
-        const error = Cause.findErrorOption(cause)
         this.telemetry.releaseFailed()
         holding.place?.leave()
-        const message = `Lock "${holding.key}" is not given back yet`
-        if (Option.isNone(error)) return Effect.andThen(Effect.logError(message, cause), this.returned(holding))
-        holding.releaseError = error.value
+        holding.releaseError = this.releaseError(cause)
         const over = this.backend.tenure === "lease" && holding.ended(this.watchdog.now())
         if (over || this.closed) return this.returned(holding)
-        return Effect.logWarning(`${message}: ${error.value.message}`).pipe(
+        const message = `Lock "${holding.key}" is not given back yet: ${holding.releaseError.message}`
+        return Effect.logWarning(message).pipe(
           Effect.andThen(this.asked(() => Effect.sleep(retryIn))),
           Effect.andThen(Effect.suspend(() => this.sendRelease(holding, wasHeld, Math.min(retryIn * 2, longestRetry))))
         )
       }
     })
+  }
+
+  /** A backend that dies has not answered either. */
+  private releaseError(cause: Cause.Cause<LockBackendError>): LockBackendError {
+    return Option.getOrElse(Cause.findErrorOption(cause), () =>
+      new LockBackendError({
+        backend: this.backend.name,
+        operation: "release",
+        reason: "Protocol",
+        cause: Cause.squash(cause)
+      }))
   }
 
   private returned(holding: Holding): Effect.Effect<void> {

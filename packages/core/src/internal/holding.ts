@@ -154,7 +154,7 @@ export class Holding extends Alarm implements LockRequest, Lease {
   get askRenewal(): Effect.Effect<void, LockBackendError> {
     return Effect.suspend(() => {
       const skew = this.engine.watchdog.wallSkew()
-      this.endsAt = Math.max(this.endsAt, this.engine.watchdog.now() + this.ttlGiven)
+      this.unknown(this.engine.watchdog.now())
       return Effect.flatMap(
         Effect.exit(this.engine.asked(() => this.engine.backend.renew(this))),
         (exit) => this.renewed(exit, skew)
@@ -227,6 +227,11 @@ export class Holding extends Alarm implements LockRequest, Lease {
   /** The renewal in flight, which the release must not overtake. */
   get renewalInFlight(): Fiber.Fiber<void> | undefined {
     return this.renewing
+  }
+
+  /** The answer to a request that may have begun or prolonged the lease is not known. */
+  unknown(now: number): void {
+    this.endsAt = Math.max(this.endsAt, now + Math.max(this.ttlGiven, Duration.toMillis(this.ttl)))
   }
 
   /** Whether the lease has ended by itself at the backend, whatever became of the requests. */
