@@ -20,6 +20,7 @@ import type { RedisClient } from "./internal/RedisClient.ts"
 import * as Client from "./internal/RedisClient.ts"
 import { reserved } from "./internal/RedisKeys.ts"
 import * as RedisLine from "./internal/RedisLine.ts"
+import * as RedisScripts from "./internal/RedisScripts.ts"
 import * as RedisServer from "./internal/RedisServer.ts"
 import * as RedisVerbs from "./internal/RedisVerbs.ts"
 import * as RedisWakeUps from "./internal/RedisWakeUps.ts"
@@ -107,7 +108,7 @@ const backendOf = Effect.fnUntraced(function*(
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const keyPrefix = options.keyPrefix ?? ""
   const { clockAhead } = yield* RedisServer.inspect(client, commandTimeout)
-  const verbs = RedisVerbs.make(client, { keyPrefix, commandTimeout, countReceivers: true, clockAhead })
+  const verbs = RedisVerbs.make(client, { keyPrefix, commandTimeout, scripts: RedisScripts.make(true), clockAhead })
   const wakeUps = yield* RedisWakeUps.make(client, keyPrefix, commandTimeout)
   return {
     name,

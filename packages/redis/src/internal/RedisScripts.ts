@@ -5,6 +5,7 @@
  *
  * Numbers are printed with `%.0f`: `tostring` and `..` turn the 16 digits of a time in microseconds into 1.79e+15. In a
  * full server the first write decides: one that needs no memory (DEL, PEXPIRE, ZREM) lets the rest of the script pass.
+ * What an uncontended lock does comes first and is kept short: every call costs half of what a whole bare command does.
  */
 import * as Crypto from "node:crypto"
 
@@ -18,51 +19,70 @@ export interface Script {
 export const livenessMillis = 1800
 
 /** For how long a key is kept for the waiter it was handed to, until that one confirms; in milliseconds. */
-export const handOverMillis = 1200
+const handOverMillis = 1200
 
 /** For how long a fencing token outlives its lease, in milliseconds. */
 export const fenceMillis = 3_600_000
 
-/** What the first element of `acquire`'s answer says. */
+/** How long the line is kept after the last sign of anybody in it, in milliseconds. */
+const lineMillis = livenessMillis * 4
+
+/** What the first element of an answer to `acquire` says. */
 export const Code = { waiting: 0, granted: 1, stale: 2, void: 3 } as const
 
-const prelude = `
+const names = `
 local K, line, waiters, fence, void = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local owner = ARGV[1]
+`
+
+const clock = `
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+`
 
+const text = `
 local function text(n) return string.format('%.0f', n) end
+`
 
--- The next token: the time, or one more than the last if the clock was set back.
-local function mint(ttl)
-  local last = tonumber(redis.call('GET', fence)) or 0
-  local token = text(math.max(last + 1, now))
-  redis.call('SET', fence, token, 'PX', text(ttl + ${fenceMillis}))
-  return token
+// The next token: the time, or one more than the last if the clock was set back. Texts of one length compare like the
+// numbers that they are, and formatting a number is dear. Answers also whether the token is the time.
+const mint = `
+local function mint(px)
+  local token, isTime = time[1] .. string.sub('00000' .. time[2], -6), true
+  local last = redis.call('GET', fence)
+  if last and not (#last == #token and last < token) then
+    token = string.format('%.0f', math.max((tonumber(last) or 0) + 1, now))
+    isTime = false
+  end
+  redis.call('SET', fence, token, 'PX', px)
+  return token, isTime
 end
+`
 
-local function leave(who)
-  redis.call('ZREM', line, who)
-  redis.call('HDEL', waiters, who)
-end
-
--- Prolongs the lease of its holder; answers its token.
-local function prolong(ttl)
-  redis.call('PEXPIRE', K, text(ttl))
+// Prolongs the lease of its holder; answers its token.
+const prolong = `
+local function prolong(ttl, fencePx)
+  redis.call('PEXPIRE', K, ttl)
   local token = redis.call('GET', fence)
-  if not token then return mint(ttl) end
-  redis.call('PEXPIRE', fence, text(ttl + ${fenceMillis}))
+  if not token then return (mint(fencePx)) end
+  redis.call('PEXPIRE', fence, fencePx)
   return token
 end
 `
 
+const leave = `
+local function leave(who)
+  redis.call('ZREM', line, who)
+  redis.call('HDEL', waiters, who)
+end
+`
+
 // The key is free. It goes to the first who is alive: to us by the answer, to another by a message on its process'
-// channel. Where it counts, one whom nobody hears is passed over, and keeps its place. Answers who got it, and whether
-// anybody alive was seen. A time of life further ahead than any that is ever set was written before the clock was set
-// back.
-const handOver = `
-local function handOver(me, counted)
+// channel. Where receivers count, one whom nobody hears is passed over, and keeps its place. Answers who got it, and
+// whether anybody alive was seen. A time of life further ahead than any that is ever set was written before the clock
+// was set back.
+const handOver = (countReceivers: boolean) => `
+local function handOver(me)
   local place, alive = 0, false
   while true do
     local who = redis.call('ZRANGE', line, place, place)[1]
@@ -76,10 +96,11 @@ local function handOver(me, counted)
     else
       alive = true
       if who == me then return me, true end
-      if redis.call('PUBLISH', channel, who) > 0 or not counted then
+      local receivers = redis.call('PUBLISH', channel, who)
+      if ${countReceivers ? "receivers > 0" : "true"} then
         leave(who)
-        redis.call('SET', K, who, 'PX', text(math.min(ttl, ${handOverMillis})))
-        mint(tonumber(ttl))
+        redis.call('SET', K, who, 'PX', math.min(ttl, ${handOverMillis}))
+        mint(text(ttl + ${fenceMillis}))
         return who, true
       end
       place = place + 1
@@ -88,41 +109,33 @@ local function handOver(me, counted)
 end
 `
 
-const script = (source: string): Script => ({
-  source,
-  sha1: Crypto.createHash("sha1").update(source).digest("hex")
-})
+const script = (source: string): Script => ({ source, sha1: Crypto.createHash("sha1").update(source).digest("hex") })
 
-/**
- * Takes the key if it is free; with a channel, stands in line for it otherwise, or shows that it still does.
- *
- * ARGV: owner, ttl in ms, the time in µs after which this request is not valid any more, channel or '', ticket or '',
- * '1' where the receivers of a message can be counted. A request that arrives too late is refused, so a void mark need
- * not live longer than the requests that it is there for.
- *
- * Answers code, now in µs, and: granted: token; waiting in line: ticket, rank, remaining ms of the holder (-1: no limit).
- */
-export const acquire: Script = script(`${prelude}${handOver}
-local ttl, channel, ticket, counted = tonumber(ARGV[2]), ARGV[4], ARGV[5], ARGV[6] == '1'
-if now > tonumber(ARGV[3]) then return {${Code.stale}, text(now)} end
-if redis.call('EXISTS', void) == 1 then return {${Code.void}, text(now)} end
-
+const acquire = (countReceivers: boolean) =>
+  script(`${names}${clock}
+if now > tonumber(ARGV[4]) then return {${Code.stale}, time} end
+local ttl, fencePx = ARGV[2], ARGV[3]
+${mint}
+if redis.call('EXISTS', K, line, void) == 0 then
+  local token, isTime = mint(fencePx)
+  redis.call('SET', K, owner, 'PX', ttl)
+  if isTime then return token end
+  return {${Code.granted}, time, token}
+end
+if redis.call('EXISTS', void) == 1 then return {${Code.void}, time} end
+${text}${leave}${prolong}${handOver(countReceivers)}
 local holder = redis.call('GET', K)
 if holder == owner then
-  local token = prolong(ttl)
+  local token = prolong(ttl, fencePx)
   leave(owner)
-  return {${Code.granted}, text(now), token}
-end
-if not holder and redis.call('EXISTS', line) == 0 then
-  local token = mint(ttl)
-  redis.call('SET', K, owner, 'PX', text(ttl))
-  return {${Code.granted}, text(now), token}
+  return {${Code.granted}, time, token}
 end
 
-if channel ~= '' then
+local channel, ticket = ARGV[5], ARGV[6]
+if channel then
   local mine = redis.call('ZSCORE', line, owner)
   if mine then
-    redis.call('PEXPIRE', line, ${livenessMillis * 4})
+    redis.call('PEXPIRE', line, ${lineMillis})
     ticket = text(mine)
   else
     if ticket == '' then
@@ -130,44 +143,71 @@ if channel ~= '' then
       ticket = text(math.max(now, (tonumber(last) or 0) + 1))
     end
     redis.call('ZADD', line, ticket, owner)
-    redis.call('PEXPIRE', line, ${livenessMillis * 4})
+    redis.call('PEXPIRE', line, ${lineMillis})
   end
-  redis.call('HSET', waiters, owner, text(now + ${livenessMillis * 1000}) .. ' ' .. text(ttl) .. ' ' .. channel)
-  redis.call('PEXPIRE', waiters, ${livenessMillis * 4})
+  redis.call('HSET', waiters, owner, text(now + ${livenessMillis * 1000}) .. ' ' .. ttl .. ' ' .. channel)
+  redis.call('PEXPIRE', waiters, ${lineMillis})
 end
 if not holder then
-  local who, alive = handOver(owner, counted)
+  local who, alive = handOver(owner)
   if who == owner or not alive then
     leave(owner)
-    local token = mint(ttl)
-    redis.call('SET', K, owner, 'PX', text(ttl))
-    return {${Code.granted}, text(now), token}
+    local token = mint(fencePx)
+    redis.call('SET', K, owner, 'PX', ttl)
+    return {${Code.granted}, time, token}
   end
 end
-if channel == '' then return {${Code.waiting}, text(now)} end
-return {${Code.waiting}, text(now), ticket, redis.call('ZRANK', line, owner), redis.call('PTTL', K)}
+if not channel then return {${Code.waiting}, time} end
+return {${Code.waiting}, time, ticket, redis.call('ZRANK', line, owner), redis.call('PTTL', K)}
 `)
 
-/**
- * Prolongs the lease if it is still ours. ARGV: owner, ttl in ms. Answers the token, or nothing.
- */
-export const renew: Script = script(`${prelude}
+const renew = script(`${names}
 if redis.call('GET', K) ~= owner then return false end
-return prolong(tonumber(ARGV[2]))
+${clock}${mint}${prolong}
+return prolong(ARGV[2], ARGV[3])
 `)
 
-/**
- * Gives the key back, straight to the next in line, and leaves the line.
- *
- * ARGV: owner, the time in µs until which a request of this attempt may still arrive and be valid (0: there is none),
- * '1' where the receivers of a message can be counted. Answers 1 if the key was ours.
- */
-export const release: Script = script(`${prelude}${handOver}
-local ours = redis.call('GET', K) == owner
-if ours then redis.call('DEL', K) end
-leave(owner)
-if ours then handOver(nil, ARGV[3] == '1') end
+const release = (countReceivers: boolean) =>
+  script(`${names}
+local isOurs = redis.call('GET', K) == owner
+if isOurs then
+  redis.call('DEL', K)
+  if ARGV[2] == '0' and redis.call('EXISTS', line) == 0 then return 1 end
+end
+${clock}${mint}${text}${leave}${handOver(countReceivers)}
+if isOurs then handOver(nil) else leave(owner) end
 local till = tonumber(ARGV[2])
 if till > now then redis.call('SET', void, '1', 'PX', text((till - now) / 1000 + 1000)) end
-return ours and 1 or 0
+return isOurs and 1 or 0
 `)
+
+/** The scripts of a backend. */
+export interface Scripts {
+  /**
+   * Takes the key if it is free; with a channel, stands in line for it otherwise, or shows that it still does.
+   *
+   * ARGV: owner, ttl in ms, life of the token in ms, the time in µs after which this request is not valid any more;
+   * to stand in line, also the channel, and the ticket or ''. A request that arrives too late is refused, so a void mark
+   * need not live longer than the requests that it is there for.
+   *
+   * Answers the token alone, which is then the server's time in µs, or code, the server's time (s, µs), and: granted:
+   * token; waiting in line: ticket, rank, remaining ms of the holder (-1: no limit).
+   */
+  readonly acquire: Script
+  /** Prolongs the lease if it is still ours. ARGV: owner, ttl in ms, life of the token in ms. Answers the token, or nil. */
+  readonly renew: Script
+  /**
+   * Gives the key back, straight to the next in line, and leaves the line.
+   *
+   * ARGV: owner, the time in µs until which a request of this attempt may still arrive and be valid (0: there is none).
+   * Answers 1 if the key was ours.
+   */
+  readonly release: Script
+}
+
+/** `countReceivers`: PUBLISH answers how many hear it. Not so in a cluster, where one node knows only its own. */
+export const make = (countReceivers: boolean): Scripts => ({
+  acquire: acquire(countReceivers),
+  renew,
+  release: release(countReceivers)
+})

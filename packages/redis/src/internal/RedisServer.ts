@@ -14,6 +14,12 @@ const unsupported = (detail: string) =>
 
 const field = (info: string, name: string): string | undefined => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1]
 
+/** What TIME answered as the server's clock minus our monotonic one, in µs. */
+export const clockAhead = (time: unknown, askedAt: bigint): number => {
+  const [seconds, micros]: Array<unknown> = Array.isArray(time) ? time : []
+  return Number(seconds) * 1_000_000 + Number(micros) - Number(askedAt / 1000n)
+}
+
 /** What is known of a server. */
 export interface Server {
   /** Its clock minus our monotonic one, in µs. */
@@ -52,7 +58,5 @@ export const inspect = Effect.fnUntraced(
     }
 
     const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit }), asError)
-    const [seconds, micros]: Array<unknown> = Array.isArray(time.reply) ? time.reply : []
-    return { clockAhead: Number(seconds) * 1_000_000 + Number(micros) - Number(time.sentAt / 1000n) }
-  }
-)
+    return { clockAhead: clockAhead(time.reply, time.sentAt) }
+})

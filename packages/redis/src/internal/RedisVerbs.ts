@@ -14,7 +14,9 @@ import * as Option from "effect/Option"
 import * as RedisCall from "./RedisCall.ts"
 import type { RedisClient } from "./RedisClient.ts"
 import { keysOf } from "./RedisKeys.ts"
+import type { Scripts } from "./RedisScripts.ts"
 import * as RedisScripts from "./RedisScripts.ts"
+import * as RedisServer from "./RedisServer.ts"
 
 /** A place in the line: where messages arrive, and the ticket, once there is one. */
 export interface Place {
@@ -44,7 +46,10 @@ export interface Verbs {
 
 interface Attempt {
   readonly keys: ReadonlyArray<string>
-  readonly ttlMillis: number
+  /** How long the lease lives, as it is really asked for. */
+  readonly ttl: Duration.Duration
+  /** The lives of the lease and of its token, in ms, as the scripts take them. */
+  readonly lives: readonly [string, string]
   readonly limit: Duration.Duration
   /** Whether the server was ever asked for the key. */
   wasSent: boolean
@@ -70,17 +75,28 @@ const unexpected = (operation: string, reply: unknown) =>
 
 const givenBack = protocol("acquire", "this attempt was given back before")
 
+const grant = (attempt: Attempt, sentAt: bigint, token: string): Grant => ({
+  validFrom: sentAt,
+  ttl: attempt.ttl,
+  fencingToken: BigInt(token)
+})
+
+const granted = (attempt: Attempt, sentAt: bigint, token: string): Taken => ({
+  _tag: "Granted",
+  grant: grant(attempt, sentAt, token)
+})
+
 export const make = (
   client: RedisClient,
   options: {
     readonly keyPrefix: string
     readonly commandTimeout: Duration.Duration
-    readonly countReceivers: boolean
+    readonly scripts: Scripts
     readonly clockAhead: number
   }
 ): Verbs => {
   const attempts = new WeakMap<LockRequest, Attempt>()
-  const counted = options.countReceivers ? "1" : "0"
+  const { scripts } = options
   /** The server's clock minus our monotonic one, in µs, as of the last answer. */
   let ahead = options.clockAhead
 
@@ -88,9 +104,11 @@ export const make = (
     const known = attempts.get(request)
     if (known !== undefined) return known
     const keys = keysOf(client.keyPrefix + options.keyPrefix + request.key)
-    const attempt = {
+    const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(request.ttl)))
+    const attempt: Attempt = {
       keys: [keys.lock, keys.line, keys.waiters, keys.fence, keys.voidPrefix + request.owner],
-      ttlMillis: Math.max(1, Math.ceil(Duration.toMillis(request.ttl))),
+      ttl: Duration.millis(ttlMillis),
+      lives: [`${ttlMillis}`, `${ttlMillis + RedisScripts.fenceMillis}`],
       limit: Duration.min(options.commandTimeout, request.ttl),
       wasSent: false,
       unanswered: 0,
@@ -104,11 +122,11 @@ export const make = (
   const take = Effect.fnUntraced(function*(request: LockRequest, place?: Place) {
     const attempt = attemptOf(request)
     if (attempt.isOver) return yield* givenBack
-    const { channel, ticket } = place ?? { channel: "", ticket: "" }
+    const inLine = place === undefined ? [] : [place.channel, place.ticket]
     const limitMicros = Duration.toMillis(attempt.limit) * 1000
     const call: RedisCall.Call = {
       operation: "acquire",
-      script: RedisScripts.acquire,
+      script: scripts.acquire,
       keys: attempt.keys,
       limit: attempt.limit,
       args: (sentAt) => {
@@ -116,7 +134,7 @@ export const make = (
         attempt.wasSent = true
         attempt.unanswered++
         attempt.validUntil = Math.max(attempt.validUntil, validUntil)
-        return [request.owner, `${attempt.ttlMillis}`, `${validUntil}`, channel, ticket, counted]
+        return [request.owner, ...attempt.lives, `${validUntil}`, ...inLine]
       },
       onAnswer: () => {
         attempt.unanswered--
@@ -124,18 +142,16 @@ export const make = (
     }
     for (let stale = 0; stale < maxStale; stale++) {
       const { reply, sentAt } = yield* RedisCall.run(client, call)
+      if (typeof reply === "string") {
+        ahead = Number(reply) - Number(sentAt / 1000n)
+        return granted(attempt, sentAt, reply)
+      }
       if (!Array.isArray(reply)) return yield* unexpected("acquire", reply)
-      const [code, now, first, rank, holderMillis]: Array<unknown> = reply
-      ahead = Number(now) - Number(sentAt / 1000n)
+      const [code, time, first, rank, holderMillis]: Array<unknown> = reply
+      ahead = RedisServer.clockAhead(time, sentAt)
       switch (code) {
-        case RedisScripts.Code.granted: {
-          const grant: Grant = {
-            validFrom: sentAt,
-            ttl: Duration.millis(attempt.ttlMillis),
-            fencingToken: BigInt(String(first))
-          }
-          return { _tag: "Granted", grant } satisfies Taken
-        }
+        case RedisScripts.Code.granted:
+          return granted(attempt, sentAt, String(first))
         case RedisScripts.Code.waiting:
           return {
             _tag: "Waiting",
@@ -158,18 +174,14 @@ export const make = (
     const attempt = attemptOf(request)
     const { reply, sentAt } = yield* RedisCall.run(client, {
       operation: "renew",
-      script: RedisScripts.renew,
+      script: scripts.renew,
       keys: attempt.keys,
       limit: attempt.limit,
-      args: () => [request.owner, `${attempt.ttlMillis}`]
+      args: () => [request.owner, ...attempt.lives]
     })
     if (reply === null) return Option.none<Grant>()
     if (typeof reply !== "string") return yield* unexpected("renew", reply)
-    return Option.some<Grant>({
-      validFrom: sentAt,
-      ttl: Duration.millis(attempt.ttlMillis),
-      fencingToken: BigInt(reply)
-    })
+    return Option.some(grant(attempt, sentAt, reply))
   })
 
   const giveBack = Effect.fnUntraced(function*(request: LockRequest) {
@@ -178,10 +190,10 @@ export const make = (
     if (!attempt.wasSent) return false
     const { reply } = yield* RedisCall.run(client, {
       operation: "release",
-      script: RedisScripts.release,
+      script: scripts.release,
       keys: attempt.keys,
       limit: attempt.limit,
-      args: () => [request.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`, counted]
+      args: () => [request.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`]
     })
     if (reply !== 0 && reply !== 1) return yield* unexpected("release", reply)
     return reply === 1
