@@ -2,7 +2,7 @@ import { LockTest } from "@dlock/core/testing"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit } from "effect"
 import * as Memory from "./support/memory.ts"
-import { mutants } from "./support/mutants.ts"
+import { mutants } from "./support/mutants/index.ts"
 
 const run = Effect.fnUntraced(function*(name: string, change?: Parameters<typeof Memory.make>[0]) {
   const { capabilities, client } = yield* Memory.make(change)

@@ -1,5 +1,20 @@
 /**
- * Tests a `LockBackend` against its laws.
+ * Tests a `LockBackend` against its laws, on real servers or under `TestClock`. A test file of a backend is one call:
+ *
+ * ```ts
+ * import { LockTest } from "@dlock/core/testing"
+ *
+ * LockTest.suite("mine", MyLock.layerBackend({ url: "localhost:1234" }), {
+ *   clock: "live",
+ *   tenure: "lease",
+ *   ttl: "request",
+ *   minTtl: "2 seconds",
+ *   fifo: true,
+ *   pushesLoss: false
+ * })
+ * ```
+ *
+ * It needs `@effect/vitest` and `vitest`, the optional peers of this package.
  *
  * @since 0.1.0
  */
