@@ -100,10 +100,10 @@ export class Lock extends Context.Service<Lock, {
    * @category layers
    * @since 0.1.0
    */
-  static readonly layer: Layer.Layer<Lock, never, LockBackend> = Layer.effect(
-    Lock,
-    Effect.flatMap(LockBackend, internal.make)
-  )
+  // A new layer each time: one that is built already is used again, and would bring its own backend with it.
+  static get layer(): Layer.Layer<Lock, never, LockBackend> {
+    return Layer.effect(Lock, Effect.flatMap(LockBackend, internal.make))
+  }
 }
 
 const isProgram = <A, E, R>(u: Lock.Program<A, E, R> | Lock.Options | undefined): u is Lock.Program<A, E, R> =>
