@@ -15,15 +15,9 @@ import type * as Scope from "effect/Scope"
 import type { Redis } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
 import * as RedisAddress from "./internal/RedisAddress.ts"
+import * as RedisBackend from "./internal/RedisBackend.ts"
 import { backendName } from "./internal/RedisCall.ts"
-import type { RedisClient } from "./internal/RedisClient.ts"
-import * as Client from "./internal/RedisClient.ts"
-import { reserved } from "./internal/RedisKeys.ts"
-import * as RedisLine from "./internal/RedisLine.ts"
-import * as RedisScripts from "./internal/RedisScripts.ts"
-import * as RedisServer from "./internal/RedisServer.ts"
-import * as RedisVerbs from "./internal/RedisVerbs.ts"
-import * as RedisWakeUps from "./internal/RedisWakeUps.ts"
+import * as RedisClient from "./internal/RedisClient.ts"
 
 /**
  * What a backend does with a connection, whoever opened it.
@@ -93,38 +87,6 @@ const addressOf = (options: Options): Effect.Effect<RedisAddress.Address, LockBa
     : Effect.succeed(address)
 }
 
-/** The longest ttl: Redis adds the time of day to it and must not overflow. */
-const maxTtl = Duration.days(365_000)
-
-const check: LockBackend["Service"]["check"] = (key, ttl) => {
-  if (key.includes(reserved)) return `"${reserved}" marks the names of the lock's own keys`
-  return Duration.isGreaterThan(ttl, maxTtl) ? "Redis can not count so long a ttl" : undefined
-}
-
-const backendOf = Effect.fnUntraced(function*(
-  client: RedisClient,
-  options: ClientOptions,
-  commandTimeout: Duration.Duration
-): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const keyPrefix = options.keyPrefix ?? ""
-  const { clockAhead } = yield* RedisServer.inspect(client, commandTimeout)
-  const verbs = RedisVerbs.make(client, { keyPrefix, commandTimeout, scripts: RedisScripts.make(true), clockAhead })
-  const wakeUps = yield* RedisWakeUps.make(client, keyPrefix, commandTimeout)
-  return {
-    name,
-    tenure: "lease",
-    check,
-    tryAcquire: (request) =>
-      Effect.map(
-        verbs.take(request),
-        (taken) => taken._tag === "Granted" ? Option.some(taken.grant) : Option.none()
-      ),
-    acquire: (request) => RedisLine.acquire(verbs, wakeUps, request),
-    renew: verbs.prolong,
-    release: verbs.giveBack
-  }
-})
-
 /**
  * A backend with connections of its own, which end with the scope. Fails when the server can not be reached, does not
  * accept the credentials, or can not carry locks, within `commandTimeout`.
@@ -138,14 +100,14 @@ export const make = Effect.fnUntraced(function*(
   const commandTimeout = yield* timeoutOf(options)
   const address = yield* addressOf(options)
   const { db, password, tls, username } = options
-  const client = yield* Client.make({
+  const client = yield* RedisClient.make({
     ...address,
     ...(username !== undefined && { username }),
     ...(password !== undefined && { password: Redacted.value(password) }),
     ...(db !== undefined && { db }),
     ...(tls !== undefined && tls !== false && { tls: tls === true ? {} : tls })
   }, Duration.toMillis(commandTimeout))
-  return yield* backendOf(client, options, commandTimeout)
+  return yield* RedisBackend.make(client, options.keyPrefix ?? "", commandTimeout)
 })
 
 /**
@@ -160,9 +122,9 @@ export const makeClient = Effect.fnUntraced(function*(
   options: ClientOptions = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const commandTimeout = yield* timeoutOf(options)
-  return yield* backendOf(
-    yield* Client.fromDriver(client, Duration.toMillis(commandTimeout)),
-    options,
+  return yield* RedisBackend.make(
+    yield* RedisClient.fromDriver(client, Duration.toMillis(commandTimeout)),
+    options.keyPrefix ?? "",
     commandTimeout
   )
 })

@@ -3,7 +3,6 @@
  * not ready, because every script may be sent twice.
  */
 import { LockBackendError } from "@dlock/core"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -18,10 +17,12 @@ export interface Call {
   readonly script: Script
   readonly keys: ReadonlyArray<string>
   /** Called each time that it is sent. */
-  readonly args: (sentAt: bigint) => ReadonlyArray<string>
+  readonly args: (sentAt: bigint) => Array<string>
   /** Called each time that the server answers. */
   readonly onAnswer?: (() => void) | undefined
   readonly limit: Duration.Duration
+  /** Whether to send it again. Default: yes. */
+  readonly isWanted?: (() => boolean) | undefined
 }
 
 /** What errors are called after. */
@@ -64,8 +65,10 @@ const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first
   let last = first
   while (true) {
     if (last._tag === "Failed") yield* Effect.sleep(pause)
-    const left = Duration.nanos(until - (yield* Clock.monotonicTimeNanos))
-    if (!isTransient(last) || Duration.isNegative(left)) return yield* toError(call.operation, last)
+    const left = Duration.nanos(until - client.now())
+    if (!isTransient(last) || Duration.isNegative(left) || call.isWanted?.() === false) {
+      return yield* toError(call.operation, last)
+    }
     const result = yield* client.ready.pipe(
       Effect.timeoutOption(left),
       Effect.andThen(once(client, call, left)),
@@ -78,10 +81,7 @@ const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first
 
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */
 export const run = (client: RedisClient, call: Call): Effect.Effect<Answer, LockBackendError> =>
-  Effect.withFiber((fiber) => {
-    const now = fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe()
-    return Effect.catch(
-      once(client, call, call.limit),
-      (failure) => again(client, call, failure, now + Duration.toNanosUnsafe(call.limit))
-    )
+  Effect.suspend(() => {
+    const until = client.now() + Duration.toNanosUnsafe(call.limit)
+    return Effect.catch(once(client, call, call.limit), (failure) => again(client, call, failure, until))
   })

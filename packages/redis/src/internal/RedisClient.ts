@@ -31,7 +31,7 @@ export type Failure =
 /** One command. The arguments are made when it is written. */
 export interface Request {
   readonly command: string
-  readonly args: (sentAt: bigint) => ReadonlyArray<string>
+  readonly args: (sentAt: bigint) => Array<string>
   readonly limit: Duration.Duration
   /** Called when the server answers, also if nobody waits for it any more. */
   readonly onAnswer?: (() => void) | undefined
@@ -47,6 +47,8 @@ export interface RedisClient {
   readonly ready: Effect.Effect<void, Failure>
   /** Writes one command now. Interruption does not take it back. */
   readonly send: (request: Request) => Effect.Effect<Answer, Failure>
+  /** `Clock.monotonicTimeNanos` */
+  readonly now: () => bigint
   /** Another connection to the same server. */
   readonly duplicate: Effect.Effect<Subscriber, never, Scope.Scope>
 }
@@ -81,6 +83,8 @@ const wrap = Effect.fnUntraced(function*(
   limitMillis: number,
   own: boolean
 ): Effect.fn.Return<Subscriber, never, Scope.Scope> {
+  const clock = yield* Clock.Clock
+  const now = () => clock.monotonicTimeNanosUnsafe()
   const deadlines = yield* Deadlines.make
   const change = Latch.makeUnsafe(false)
   /** Why there is no connection now. */
@@ -138,26 +142,23 @@ const wrap = Effect.fnUntraced(function*(
   })
 
   const send = (request: Request): Effect.Effect<Answer, Failure> =>
-    Effect.withFiber((fiber) => {
-      if (driver.status !== "ready") return notConnected(trouble)
-      const clock = fiber.getRef(Clock.Clock)
-      return Effect.callback((resume) => {
-        const sentAt = clock.monotonicTimeNanosUnsafe()
-        const deadline = deadlines.add(request.limit, () => resume(Effect.fail({ _tag: "Late" })))
-        const command = new Command(
-          request.command,
-          [...request.args(sentAt)],
-          { replyEncoding: "utf8" },
-          (cause, reply: unknown) => {
-            deadlines.remove(deadline)
-            const failed = cause !== null && cause !== undefined
-            if (!failed || RedisError.isAnswer(cause)) request.onAnswer?.()
-            resume(failed ? Effect.fail({ _tag: "Failed", cause }) : Effect.succeed({ reply, sentAt }))
-          }
-        )
-        driver.sendCommand(command)
-        return Effect.sync(() => deadlines.remove(deadline))
-      })
+    Effect.callback((resume) => {
+      if (driver.status !== "ready") return resume(notConnected(trouble))
+      const sentAt = now()
+      const deadline = deadlines.add(request.limit, () => resume(Effect.fail({ _tag: "Late" })))
+      const command = new Command(
+        request.command,
+        request.args(sentAt),
+        { replyEncoding: "utf8" },
+        (cause, reply: unknown) => {
+          deadlines.remove(deadline)
+          const failed = cause !== null && cause !== undefined
+          if (!failed || RedisError.isAnswer(cause)) request.onAnswer?.()
+          resume(failed ? Effect.fail({ _tag: "Failed", cause }) : Effect.succeed({ reply, sentAt }))
+        }
+      )
+      driver.sendCommand(command)
+      return Effect.sync(() => deadlines.remove(deadline))
     })
 
   const listen: Subscriber["listen"] = (onMessage, onClose) =>
@@ -171,6 +172,7 @@ const wrap = Effect.fnUntraced(function*(
     connect,
     ready: Effect.andThen(start, untilReady),
     send,
+    now,
     duplicate: Effect.suspend(() => wrap(driver.duplicate(settings(limitMillis)), limitMillis, true)),
     listen
   }

@@ -1,10 +1,11 @@
 /**
  * Waiting for a key: a place in the server's line, kept by a small request now and then, until the key is handed over.
  */
-import type { Grant, LockBackendError, LockRequest } from "@dlock/core"
+import type { Grant, LockBackendError } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { Attempt } from "./RedisAttempts.ts"
 import { livenessMillis } from "./RedisScripts.ts"
 import type { Verbs } from "./RedisVerbs.ts"
 import type { Waiter, WakeUps } from "./RedisWakeUps.ts"
@@ -18,10 +19,10 @@ const refreshMillis = livenessMillis / 3
  * A key that was handed over is ours for a moment only, until we confirm; the token is the confirmation's, because the
  * message may be an old one. If the moment has passed we stand in line again, with the ticket that we had.
  */
-const stand = Effect.fnUntraced(function*(verbs: Verbs, wakeUps: WakeUps, request: LockRequest, waiter: Waiter) {
+const stand = Effect.fnUntraced(function*(verbs: Verbs, wakeUps: WakeUps, attempt: Attempt, waiter: Waiter) {
   let ticket = ""
   while (true) {
-    const taken = yield* verbs.take(request, { channel: wakeUps.channel, ticket })
+    const taken = yield* verbs.take(attempt, { channel: wakeUps.channel, ticket })
     if (taken._tag === "Granted") {
       if (ticket !== "") yield* wakeUps.doubt
       return taken.grant
@@ -30,28 +31,28 @@ const stand = Effect.fnUntraced(function*(verbs: Verbs, wakeUps: WakeUps, reques
     const expiry = taken.rank === 0 && taken.holderMillis >= 0 ? taken.holderMillis + 1 : refreshMillis
     const handed = yield* waiter.sleep(Duration.millis(Math.min(refreshMillis, expiry)))
     if (handed) {
-      const confirmed = yield* verbs.prolong(request)
+      const confirmed = yield* verbs.prolong(attempt)
       if (Option.isSome(confirmed)) return confirmed.value
     }
   }
 })
 
-const line = (verbs: Verbs, wakeUps: WakeUps, request: LockRequest): Effect.Effect<Grant, LockBackendError> =>
+const line = (verbs: Verbs, wakeUps: WakeUps, attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
   Effect.suspend(() => {
-    const waiter = wakeUps.register(request.owner)
-    return Effect.ensuring(stand(verbs, wakeUps, request, waiter), waiter.leave)
+    const waiter = wakeUps.register(attempt.owner)
+    return Effect.ensuring(stand(verbs, wakeUps, attempt, waiter), waiter.leave)
   })
 
 /**
  * Waits until the key is ours. As long as nobody of this process ever waited there is no subscription, so the key is
  * first tried without a place in line.
  */
-export const acquire = (verbs: Verbs, wakeUps: WakeUps, request: LockRequest): Effect.Effect<Grant, LockBackendError> =>
+export const acquire = (verbs: Verbs, wakeUps: WakeUps, attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
   Effect.suspend(() =>
     wakeUps.isSubscribed()
-      ? line(verbs, wakeUps, request)
-      : Effect.flatMap(verbs.take(request), (taken) =>
+      ? line(verbs, wakeUps, attempt)
+      : Effect.flatMap(verbs.take(attempt), (taken) =>
         taken._tag === "Granted"
           ? Effect.succeed(taken.grant)
-          : Effect.andThen(wakeUps.subscribed, line(verbs, wakeUps, request)))
+          : Effect.andThen(wakeUps.subscribed, line(verbs, wakeUps, attempt)))
   )

@@ -15,9 +15,10 @@ const unsupported = (detail: string) =>
 const field = (info: string, name: string): string | undefined => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1]
 
 /** What TIME answered as the server's clock minus our monotonic one, in µs. */
-export const clockAhead = (time: unknown, askedAt: bigint): number => {
+export const clockAhead = (time: unknown, askedAt: bigint): number | undefined => {
   const [seconds, micros]: Array<unknown> = Array.isArray(time) ? time : []
-  return Number(seconds) * 1_000_000 + Number(micros) - Number(askedAt / 1000n)
+  const ahead = Number(seconds) * 1_000_000 + Number(micros) - Number(askedAt) / 1000
+  return Number.isFinite(ahead) ? ahead : undefined
 }
 
 /** What is known of a server. */
@@ -58,5 +59,8 @@ export const inspect = Effect.fnUntraced(
     }
 
     const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit }), asError)
-    return { clockAhead: clockAhead(time.reply, time.sentAt) }
-})
+    const ahead = clockAhead(time.reply, time.sentAt)
+    if (ahead === undefined) return yield* unsupported("the server does not tell its time")
+    return { clockAhead: ahead }
+  }
+)

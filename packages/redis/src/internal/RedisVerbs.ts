@@ -1,21 +1,16 @@
 /**
  * The scripts as verbs of an attempt.
- *
- * A request that nobody waits for any more may reach the server late: the connection was frozen, or somebody's driver
- * sent it again. So a request to take a key says until when it is valid, by the server's clock, and is refused
- * afterwards; and an attempt that is given back before then leaves a mark that lives as long. An ordinary release,
- * before which every request was answered, leaves nothing behind.
  */
-import type { Grant, LockRequest } from "@dlock/core"
+import type { Grant } from "@dlock/core"
 import { LockBackendError } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { Attempt } from "./RedisAttempts.ts"
 import * as RedisCall from "./RedisCall.ts"
-import type { RedisClient } from "./RedisClient.ts"
-import { keysOf } from "./RedisKeys.ts"
+import type { Answer, RedisClient } from "./RedisClient.ts"
 import type { Scripts } from "./RedisScripts.ts"
-import * as RedisScripts from "./RedisScripts.ts"
+import { Code } from "./RedisScripts.ts"
 import * as RedisServer from "./RedisServer.ts"
 
 /** A place in the line: where messages arrive, and the ticket, once there is one. */
@@ -24,7 +19,7 @@ export interface Place {
   readonly ticket: string
 }
 
-/** What came of an attempt to take a key. */
+/** What came of asking for a key. */
 export type Taken =
   | { readonly _tag: "Granted", readonly grant: Grant }
   | {
@@ -37,28 +32,11 @@ export type Taken =
 
 export interface Verbs {
   /** Takes the key if it is free; with a place, stands in line otherwise. */
-  readonly take: (request: LockRequest, place?: Place) => Effect.Effect<Taken, LockBackendError>
+  readonly take: (attempt: Attempt, place?: Place) => Effect.Effect<Taken, LockBackendError>
   /** Prolongs the lease; `none` if it is not ours any more. */
-  readonly prolong: (request: LockRequest) => Effect.Effect<Option.Option<Grant>, LockBackendError>
-  /** Gives back, leaves the line, and voids what is still on its way. */
-  readonly giveBack: (request: LockRequest) => Effect.Effect<boolean, LockBackendError>
-}
-
-interface Attempt {
-  readonly keys: ReadonlyArray<string>
-  /** How long the lease lives, as it is really asked for. */
-  readonly ttl: Duration.Duration
-  /** The lives of the lease and of its token, in ms, as the scripts take them. */
-  readonly lives: readonly [string, string]
-  readonly limit: Duration.Duration
-  /** Whether the server was ever asked for the key. */
-  wasSent: boolean
-  /** How many times it was asked and has not answered. */
-  unanswered: number
-  /** Until when one of these requests is valid, in µs of the server's clock. */
-  validUntil: number
-  /** Whether it was given back. */
-  isOver: boolean
+  readonly prolong: (attempt: Attempt) => Effect.Effect<Option.Option<Grant>, LockBackendError>
+  /** Gives back, leaves the line, and voids what is still on its way; `false` if the key was not ours. */
+  readonly giveBack: (attempt: Attempt) => Effect.Effect<boolean, LockBackendError>
 }
 
 /** By how much longer a request is valid than somebody waits for it: cluster nodes do not have one clock. */
@@ -75,129 +53,108 @@ const unexpected = (operation: string, reply: unknown) =>
 
 const givenBack = protocol("acquire", "this attempt was given back before")
 
-const grant = (attempt: Attempt, sentAt: bigint, token: string): Grant => ({
+const grantOf = (attempt: Attempt, sentAt: bigint, token: string): Grant => ({
   validFrom: sentAt,
   ttl: attempt.ttl,
   fencingToken: BigInt(token)
 })
 
-const granted = (attempt: Attempt, sentAt: bigint, token: string): Taken => ({
-  _tag: "Granted",
-  grant: grant(attempt, sentAt, token)
-})
+const granted = (attempt: Attempt, sentAt: bigint, token: string): Effect.Effect<Taken> =>
+  Effect.succeed({ _tag: "Granted", grant: grantOf(attempt, sentAt, token) })
 
-export const make = (
-  client: RedisClient,
-  options: {
-    readonly keyPrefix: string
-    readonly commandTimeout: Duration.Duration
-    readonly scripts: Scripts
-    readonly clockAhead: number
-  }
-): Verbs => {
-  const attempts = new WeakMap<LockRequest, Attempt>()
-  const { scripts } = options
-  /** The server's clock minus our monotonic one, in µs, as of the last answer. */
-  let ahead = options.clockAhead
+const micros = (nanos: bigint): number => Number(nanos) / 1000
 
-  const attemptOf = (request: LockRequest): Attempt => {
-    const known = attempts.get(request)
-    if (known !== undefined) return known
-    const keys = keysOf(client.keyPrefix + options.keyPrefix + request.key)
-    const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(request.ttl)))
-    const attempt: Attempt = {
-      keys: [keys.lock, keys.line, keys.waiters, keys.fence, keys.voidPrefix + request.owner],
-      ttl: Duration.millis(ttlMillis),
-      lives: [`${ttlMillis}`, `${ttlMillis + RedisScripts.fenceMillis}`],
-      limit: Duration.min(options.commandTimeout, request.ttl),
-      wasSent: false,
-      unanswered: 0,
-      validUntil: 0,
-      isOver: false
-    }
-    attempts.set(request, attempt)
-    return attempt
-  }
+/** `clockAhead`: the server's clock minus our monotonic one, in µs. */
+export const make = (client: RedisClient, scripts: Scripts, clockAhead: number): Verbs => {
+  let ahead = clockAhead
 
-  const take = Effect.fnUntraced(function*(request: LockRequest, place?: Place) {
-    const attempt = attemptOf(request)
-    if (attempt.isOver) return yield* givenBack
-    const inLine = place === undefined ? [] : [place.channel, place.ticket]
-    const limitMicros = Duration.toMillis(attempt.limit) * 1000
+  const take = (attempt: Attempt, place?: Place, stale = 0): Effect.Effect<Taken, LockBackendError> => {
+    if (attempt.isOver) return givenBack
+    if (stale === maxStale) return protocol("acquire", "the server's clock jumps")
     const call: RedisCall.Call = {
       operation: "acquire",
       script: scripts.acquire,
       keys: attempt.keys,
       limit: attempt.limit,
+      isWanted: () => !attempt.isOver,
       args: (sentAt) => {
-        const validUntil = Math.ceil(Number(sentAt / 1000n) + ahead + limitMicros + slackMicros)
+        const validUntil = Math.ceil(micros(sentAt) + ahead + Duration.toMillis(attempt.limit) * 1000 + slackMicros)
         attempt.wasSent = true
         attempt.unanswered++
         attempt.validUntil = Math.max(attempt.validUntil, validUntil)
-        return [request.owner, ...attempt.lives, `${validUntil}`, ...inLine]
+        const args = [attempt.owner, ...attempt.lives, `${validUntil}`]
+        return place === undefined ? args : [...args, place.channel, place.ticket]
       },
       onAnswer: () => {
         attempt.unanswered--
       }
     }
-    for (let stale = 0; stale < maxStale; stale++) {
-      const { reply, sentAt } = yield* RedisCall.run(client, call)
+    return Effect.flatMap(RedisCall.run(client, call), ({ reply, sentAt }) => {
       if (typeof reply === "string") {
-        ahead = Number(reply) - Number(sentAt / 1000n)
+        ahead = Number(reply) - micros(sentAt)
         return granted(attempt, sentAt, reply)
       }
-      if (!Array.isArray(reply)) return yield* unexpected("acquire", reply)
-      const [code, time, first, rank, holderMillis]: Array<unknown> = reply
-      ahead = RedisServer.clockAhead(time, sentAt)
-      switch (code) {
-        case RedisScripts.Code.granted:
-          return granted(attempt, sentAt, String(first))
-        case RedisScripts.Code.waiting:
-          return {
-            _tag: "Waiting",
-            ticket: String(first),
-            rank: Number(rank),
-            holderMillis: Number(holderMillis)
-          } satisfies Taken
-        case RedisScripts.Code.void:
-          return yield* givenBack
-        case RedisScripts.Code.stale:
-          break
-        default:
-          return yield* unexpected("acquire", reply)
-      }
-    }
-    return yield* protocol("acquire", "the server's clock jumps")
-  })
+      return explain(attempt, place, stale, reply, sentAt)
+    })
+  }
 
-  const prolong = Effect.fnUntraced(function*(request: LockRequest) {
-    const attempt = attemptOf(request)
-    const { reply, sentAt } = yield* RedisCall.run(client, {
+  /** What an answer means that is not a plain grant. */
+  const explain = (
+    attempt: Attempt,
+    place: Place | undefined,
+    stale: number,
+    reply: unknown,
+    sentAt: bigint
+  ): Effect.Effect<Taken, LockBackendError> => {
+    const [code, time, first, rank, holderMillis]: Array<unknown> = Array.isArray(reply) ? reply : []
+    ahead = RedisServer.clockAhead(time, sentAt) ?? ahead
+    switch (code) {
+      case Code.granted:
+        return granted(attempt, sentAt, String(first))
+      case Code.waiting:
+        return Effect.succeed({
+          _tag: "Waiting",
+          ticket: String(first),
+          rank: Number(rank),
+          holderMillis: Number(holderMillis)
+        })
+      case Code.void:
+        return givenBack
+      case Code.stale:
+        return take(attempt, place, stale + 1)
+      default:
+        return unexpected("acquire", reply)
+    }
+  }
+
+  const prolong = (attempt: Attempt): Effect.Effect<Option.Option<Grant>, LockBackendError> => {
+    const call: RedisCall.Call = {
       operation: "renew",
       script: scripts.renew,
       keys: attempt.keys,
       limit: attempt.limit,
-      args: () => [request.owner, ...attempt.lives]
+      args: () => [attempt.owner, ...attempt.lives]
+    }
+    return Effect.flatMap(RedisCall.run(client, call), ({ reply, sentAt }) => {
+      if (typeof reply === "string") return Effect.succeedSome(grantOf(attempt, sentAt, reply))
+      return reply === null ? Effect.succeedNone : unexpected("renew", reply)
     })
-    if (reply === null) return Option.none<Grant>()
-    if (typeof reply !== "string") return yield* unexpected("renew", reply)
-    return Option.some(grant(attempt, sentAt, reply))
-  })
+  }
 
-  const giveBack = Effect.fnUntraced(function*(request: LockRequest) {
-    const attempt = attemptOf(request)
+  const releaseAnswer = ({ reply }: Answer) =>
+    reply === 0 || reply === 1 ? Effect.succeed(reply === 1) : unexpected("release", reply)
+
+  const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> => {
     attempt.isOver = true
-    if (!attempt.wasSent) return false
-    const { reply } = yield* RedisCall.run(client, {
+    const call: RedisCall.Call = {
       operation: "release",
       script: scripts.release,
       keys: attempt.keys,
       limit: attempt.limit,
-      args: () => [request.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`]
-    })
-    if (reply !== 0 && reply !== 1) return yield* unexpected("release", reply)
-    return reply === 1
-  })
+      args: () => [attempt.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`]
+    }
+    return Effect.flatMap(RedisCall.run(client, call), releaseAnswer)
+  }
 
   return { take, prolong, giveBack }
 }

@@ -1,0 +1,85 @@
+/**
+ * Attempts to hold a key, and what the server may still do for them.
+ *
+ * A request that nobody waits for any more may reach the server late: the connection was frozen, or somebody's driver
+ * sent it again. So a request to take a key says until when it is valid, by the server's clock, and is refused
+ * afterwards; and an attempt that is given back before then leaves a mark that lives as long. An ordinary release,
+ * before which every request was answered, leaves nothing behind.
+ */
+import type { LockRequest } from "@dlock/core"
+import * as Duration from "effect/Duration"
+import { keysOf } from "./RedisKeys.ts"
+import { fenceMillis } from "./RedisScripts.ts"
+
+/** One attempt. */
+export interface Attempt {
+  readonly owner: string
+  /** The KEYS of the scripts. */
+  readonly keys: ReadonlyArray<string>
+  /** How long the lease lives, as it is really asked for: in whole milliseconds. */
+  readonly ttl: Duration.Duration
+  /** The lives of the lease and of its token in ms, as the scripts take them. */
+  readonly lives: readonly [ttl: string, fence: string]
+  /** How long to wait for an answer. */
+  readonly limit: Duration.Duration
+  /** Whether the server was ever asked for the key. */
+  wasSent: boolean
+  /** How many times it was asked and has not answered. */
+  unanswered: number
+  /** Until when one of these requests is valid, in µs of the server's clock. */
+  validUntil: number
+  /** Whether it was given back: nothing is asked for any more. */
+  isOver: boolean
+}
+
+/** The attempts of a backend. */
+export interface Attempts {
+  /** An attempt that begins, or goes on. */
+  readonly begin: (request: LockRequest) => Attempt
+  /** What is known of an attempt, if anything. */
+  readonly find: (request: LockRequest) => Attempt
+  /** The server has nothing of it any more. */
+  readonly end: (request: LockRequest) => void
+  /** It is over, or has failed: whoever asked may come back to it, or not. */
+  readonly leave: (request: LockRequest, attempt: Attempt) => void
+}
+
+export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Attempts => {
+  const live = new Map<LockRequest, Attempt>()
+  // A weak map for all of them would cost the garbage collector more than everything else here together.
+  const left = new WeakMap<LockRequest, Attempt>()
+
+  const make = (request: LockRequest): Attempt => {
+    const keys = keysOf(keyPrefix + request.key)
+    const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(request.ttl)))
+    return {
+      owner: request.owner,
+      keys: [keys.lock, keys.line, keys.waiters, keys.fence, keys.voidPrefix + request.owner],
+      ttl: Duration.millis(ttlMillis),
+      lives: [`${ttlMillis}`, `${ttlMillis + fenceMillis}`],
+      limit: Duration.min(commandTimeout, request.ttl),
+      wasSent: false,
+      unanswered: 0,
+      validUntil: 0,
+      isOver: false
+    }
+  }
+  const find = (request: LockRequest): Attempt => live.get(request) ?? left.get(request) ?? make(request)
+
+  return {
+    begin: (request) => {
+      const attempt = find(request)
+      if (!attempt.isOver) live.set(request, attempt)
+      return attempt
+    },
+    find,
+    end: (request) => {
+      live.delete(request)
+      left.delete(request)
+    },
+    leave: (request, attempt) => {
+      live.delete(request)
+      left.set(request, attempt)
+    }
+  }
+}
