@@ -125,20 +125,19 @@ export const mysql = Config.map(
  */
 export const zookeeper = options(table.zookeeper)
 
+const overGiven = (configured: Lock.Options): Effect.Effect<Lock.Options> =>
+  Effect.map(LockDefaults, (given) => ({ ...given, ...configured }))
+
 /**
- * Sets `LockDefaults` from the configuration. Needed by itself only with a backend's `layer`: `layerConfig` and
+ * Sets `LockDefaults` from the configuration, over those that the program has set. Needed by itself only with a backend's `layer`: `layerConfig` and
  * `LockConfig.layer` do it too.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layerDefaults: Layer.Layer<never, Config.ConfigError> = Layer.effect(
-  LockDefaults,
-  Effect.gen(function*() {
-    const given = yield* LockDefaults
-    const configured = yield* lock
-    return { ...given, ...configured }
-  })
+// Read anew each time: parts of one program may have different configurations.
+export const layerDefaults: Layer.Layer<never, Config.ConfigError> = Layer.fresh(
+  Layer.effect(LockDefaults, Effect.flatMap(lock, overGiven))
 )
 
 /**
@@ -165,7 +164,7 @@ export const layer = (options?: {
       if (problems.length > 0) return yield* new LockConfigError({ problems })
       const provider = check.merge(environment, file)
       return Context.make(ConfigProvider.ConfigProvider, provider).pipe(
-        Context.add(LockDefaults, yield* lock.parse(provider))
+        Context.add(LockDefaults, yield* Effect.flatMap(lock.parse(provider), overGiven))
       )
     }).pipe(
       Effect.catchTag(

@@ -93,4 +93,5 @@ export const layerShared = (backend: MemoryBackend): Layer.Layer<Lock> =>
  * @category layers
  * @since 0.1.0
  */
-export const layerConfig = (): Layer.Layer<Lock, Config.ConfigError> => Layer.provide(layer, LockConfig.layerDefaults)
+export const layerConfig = (): Layer.Layer<Lock, Config.ConfigError> =>
+  Layer.provide(Lock.layer, [layerBackend, LockConfig.layerDefaults])

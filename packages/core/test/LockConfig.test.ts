@@ -116,7 +116,7 @@ describe("the environment", () => {
   it.effect("reads every spelling of a boolean", () =>
     Effect.gen(function*() {
       for (
-        const [spelling, value] of [["true", "false"], ["1", "0"], ["yes", "no"], ["on", "off"], ["TRUE", "Off"]]
+        const [spelling, value] of [[" true ", "false\n"], ["1", "0"], ["yes", "no"], ["on", "off"], ["TRUE", "Off"]]
           .flatMap(([yes = "", no = ""]) => [[yes, true], [no, false]] as const)
       ) {
         const env = environment({ DLOCK_REDIS_ENABLED: spelling })
@@ -133,6 +133,7 @@ describe("durations", () => {
         ["1m30s", 90_000],
         ["500ms", 500],
         ["1.5h", 5_400_000],
+        ["0.125s", 125],
         ["1h0m0.5s", 3_600_500],
         ["1500us", 1.5],
         ["2µs", 0.002],
@@ -212,6 +213,31 @@ describe("the defaults of every lock", () => {
         assert.deepStrictEqual(attempts, [...expected])
       }))
   }
+
+  it.effect("stand over those that the program has set", () =>
+    Effect.gen(function*() {
+      const given = Layer.succeed(LockConfig.LockDefaults, { ttl: 1, maxHold: 2 })
+      const read = Effect.service(LockConfig.LockDefaults)
+      const configured = LockConfig.layerDefaults.pipe(
+        Layer.provide(ConfigProvider.layer(environment({ DLOCK_TTL: "7s" })))
+      )
+      const expected: Lock.Options = { ttl: Duration.millis(7000), maxHold: 2 }
+      assert.deepStrictEqual(yield* Effect.provide(read, Layer.provide(configured, given)), expected)
+      const byFile = layer({ files: { "config.yaml": "ttl: 7s" } })
+      assert.deepStrictEqual(yield* Effect.provide(read, Layer.provide(byFile, given)), expected)
+    }))
+
+  it.effect("are read anew in each part of a program", () =>
+    Effect.gen(function*() {
+      const seen: Array<Lock.Options> = []
+      const part = (ttl: string) =>
+        Layer.effectDiscard(Effect.map(LockConfig.LockDefaults, (defaults) => seen.push(defaults))).pipe(
+          Layer.provide(LockConfig.layerDefaults),
+          Layer.provide(ConfigProvider.layer(environment({ DLOCK_TTL: ttl })))
+        )
+      yield* Effect.scoped(Layer.build(Layer.merge(part("1s"), part("2s"))))
+      assert.sameDeepMembers(seen, [{ ttl: Duration.millis(1000) }, { ttl: Duration.millis(2000) }])
+    }))
 
   it.effect("are installed by layer and by layerDefaults", () =>
     Effect.gen(function*() {

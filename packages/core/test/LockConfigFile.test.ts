@@ -135,7 +135,7 @@ redis:
 rediss: {enabled: true}
 zookeeper: hunter2
 mysql: [1]
-retryTimes: 5
+RETRY-Times: 5
 ttl: 30
 etcd:
   tls: 2
@@ -148,7 +148,7 @@ etcd:
           "app.yaml: rediss: unknown key, the nearest known name is \"redis\"",
           "app.yaml: zookeeper: expected a mapping, got a string",
           "app.yaml: mysql: expected a mapping, got a list",
-          "app.yaml: retryTimes: unknown key, the nearest known name is \"retry_times\"",
+          "app.yaml: RETRY-Times: unknown key, the nearest known name is \"retry_times\"",
           "app.yaml: ttl: expected a duration such as 10s, 1m30s, 500ms, 1.5h or \"10 seconds\", longer than zero, got 30",
           "app.yaml: redis.addrs: expected addresses as a list or separated by commas, none of them empty or with white " +
           "space in it, got [\"one:1\", 2, a list]",

@@ -165,6 +165,15 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(one.events, ["build", "close", "build", "close", "build", "built", "close"])
     }))
 
+  it.effect("closes at once what one that can not be built is made of", () =>
+    Effect.gen(function*() {
+      const made = probe("made")
+      const one = Layer.effect(Lock, Effect.andThen(Lock, unreachable("one"))).pipe(Layer.provide(made.layer))
+      const { registry } = yield* inScope(LockRegistry.layer({ one }, { build: "lazy" }))
+      yield* Effect.flip(registry.get("one"))
+      assert.deepStrictEqual(made.events, ["build", "built", "close"])
+    }))
+
   it.effect("gives one failure to all who wait for the same build", () =>
     Effect.gen(function*() {
       const gate = yield* Deferred.make<void, LockBackendError>()
@@ -189,14 +198,21 @@ describe("a registry of layers", () => {
           return yield* Lock
         })
       ).pipe(Layer.provide(MemoryLock.layer))
-      const { registry } = yield* inScope(
-        LockRegistry.layer({ one }, { build: "lazy" }).pipe(
-          Layer.provide(Layer.succeed(LockConfig.LockDefaults, { ttl: 1 }))
-        )
-      )
+      const { registry } = yield* inScope(LockRegistry.layer({ one }, { build: "lazy" }))
       yield* Effect.provideService(registry.get("one"), LockConfig.LockDefaults, { ttl: 2 })
-      assert.deepStrictEqual(builtWith, [{ ttl: 1 }])
+      assert.deepStrictEqual(builtWith, [{}])
     }))
+
+  it.effect("keeps backends apart that are wrapped by the same layer", () => {
+    const wrapped = Layer.effect(Lock, Lock)
+    return Effect.gen(function*() {
+      assert.strictEqual((yield* LockRegistry.get("one")).backend, "one")
+      assert.strictEqual((yield* LockRegistry.get("two")).backend, "two")
+    }).pipe(Effect.provide(LockRegistry.layer({
+      one: Layer.provide(wrapped, probe("one").layer),
+      two: Layer.provide(wrapped, probe("two").layer)
+    })))
+  })
 
   it.effect("asks for what its layers need", () => {
     class Needed extends Context.Service<Needed, string>()("Needed") {}

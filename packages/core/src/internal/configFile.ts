@@ -43,9 +43,6 @@ const defaultPaths = ["config.yaml", "config/config.yaml"]
 const topOptions: ReadonlyArray<Entry> = sections.flatMap(({ entries, name }) => name === "" ? entries : [])
 const mappings: ReadonlyArray<Section> = sections.filter(({ name }) => name !== "")
 
-const isMapping = (value: unknown): value is { readonly [key: string]: unknown } =>
-  Predicate.isObject(value) && !Array.isArray(value)
-
 // Nothing is written there, as in an empty variable of the environment.
 const isNothing = (value: unknown): boolean => value === null || value === undefined || value === ""
 
@@ -61,7 +58,7 @@ const mapping = (
   known: ReadonlyMap<string, (source: string, value: unknown) => ReadonlyArray<Problem>>
 ): ReadonlyArray<Problem> => {
   if (isNothing(value)) return []
-  if (!isMapping(value)) return [{ source, problem: `expected a mapping, got ${kindOf(value)}` }]
+  if (!Predicate.isObject(value)) return [{ source, problem: `expected a mapping, got ${kindOf(value)}` }]
   return Object.entries(value).flatMap(([key, inner]) => {
     const place = prefix + keyName(key)
     const read = known.get(key)

@@ -12,21 +12,21 @@ import { Lock } from "../Lock.ts"
 
 /**
  * Who asks while a layer is being built waits for that build. One that failed is closed at once, and whoever asks next
- * builds anew. What several layers are made of is built once for all of them, as everywhere. All are closed with the
- * scope.
+ * builds anew. All are closed with the scope.
  */
 export const make = Effect.fnUntraced(function*<E, R>(
   layers: ReadonlyMap<string, Layer.Layer<Lock, E, R>>
 ): Effect.fn.Return<(name: string) => Effect.Effect<Lock["Service"] | undefined, E>, never, R | Scope.Scope> {
   // Not the context of whoever happens to ask first.
   const context = yield* Effect.context<R>()
-  const memoMap = Layer.CurrentMemoMap.forkOrCreate(context)
   const cache = yield* ScopedCache.makeWith({
     lookup: Effect.fnUntraced(function*(name: string) {
       const layer = layers.get(name)
       if (layer === undefined) return undefined
       const scope = yield* Scope.fork(yield* Effect.scope)
-      const built = yield* Layer.buildWithMemoMap(layer, memoMap, scope).pipe(
+      // Each on its own: what two names have in common, say what wraps any lock, would else be built once, over the
+      // first of them, and two backends would be one.
+      const built = yield* Layer.buildWithScope(Layer.fresh(layer), scope).pipe(
         Effect.updateContext((_: Context.Context<never>) => context),
         Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
       )
