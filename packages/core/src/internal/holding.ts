@@ -174,7 +174,7 @@ export class Holding extends Alarm implements LockRequest, Lease {
       if (this.renewEvery !== Number.POSITIVE_INFINITY || this.doubtful) {
         const backoff = firstRetry * 2 ** Math.min(this.failures++, 10)
         this.slack = 0
-        this.engine.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 3), this.limit))
+        this.engine.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 10), this.limit))
       }
       return Effect.failCause(exit.cause)
     }
