@@ -8,6 +8,7 @@ import { ZooKeeperLock } from "@dlock/zookeeper"
 import { Clock, Context, Deferred, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { createRequire } from "node:module"
+import * as Net from "node:net"
 import type { HarnessError } from "../harness/HarnessError.ts"
 import { proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
@@ -172,6 +173,15 @@ export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 /** Asks until it is so; the caller's time limit ends it otherwise. */
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
+
+/** How many packets the server has received, by its own count. */
+export const packetsReceived = (port: number): Effect.Effect<number> =>
+  Effect.callback((resume) => {
+    let text = ""
+    const socket = Net.connect(port, "127.0.0.1", () => socket.write("mntr"))
+    socket.on("data", (chunk) => text += chunk.toString())
+    socket.on("close", () => resume(Effect.succeed(Number(/^zk_packets_received\t(\d+)/m.exec(text)?.[1]))))
+  })
 
 /** A proxy in front of a server. */
 export const roadTo = (server: string) => {

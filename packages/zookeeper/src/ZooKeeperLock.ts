@@ -45,7 +45,7 @@ export interface Options {
   readonly username?: string | undefined
   /** Belongs to `username`. Default: none. */
   readonly password?: Redacted.Redacted | undefined
-  /** The longest wait for an answer, and for a connection. Default: 5 seconds, and never more than `sessionTimeout`. */
+  /** The longest wait for an answer, and for a connection. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
   /** The driver has no TLS: `true` is refused. Default: `false`. */
   readonly tls?: boolean | undefined
@@ -115,17 +115,17 @@ interface Source extends Pick<Session.Settings, "open" | "isGiven" | "sessionTim
 
 const makeBackend = Effect.fnUntraced(function*(
   source: Source,
-  { commandTimeout, prefix = "/locks" }: ClientOptions,
+  options: ClientOptions,
   clock: Clock.Clock
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const { prefix = "/locks" } = options
   const nowhere = Path.nowhere(prefix)
+  const commandTimeout = durationOf(options.commandTimeout, "5 seconds")
   const session = yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      Session.make({ ...source, nowhere, commandTimeout: durationOf(commandTimeout, "5 seconds") }, clock)
-    ),
+    Effect.sync(() => Session.make({ ...source, nowhere, commandTimeout }, clock)),
     (session) => session.close
   )
-  const run = Verb.runWith(session, source.servers, clock)
+  const run = Verb.runWith(session, { servers: source.servers, commandTimeout }, clock)
   yield* Effect.forkScoped(session.keep)
   const [reply] = yield* run("connect", ({ exchange }) => exchange(() => [Request.remove(nowhere)]))
   if (reply?.code !== Request.codes.noNode) {

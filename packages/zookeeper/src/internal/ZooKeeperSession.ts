@@ -43,8 +43,6 @@ export interface Session {
   readonly epoch: () => number
   /** Why there is no client, if so. */
   readonly problem: () => Problem | undefined
-  /** How long a verb may go without an answer, in nanoseconds. */
-  readonly limit: () => bigint
   /** Until when leases on this session are good, or `undefined` when the latest heartbeat is too long ago to say. */
   readonly validity: () => Validity | undefined
   /** Called once, at the next connection or problem. */
@@ -178,7 +176,6 @@ export const make = (settings: Settings, clock: Clock.Clock): Session => {
     client: () => client,
     epoch: () => epoch,
     problem: () => problem,
-    limit: () => earliest(commandTimeout, ttl()),
     validity: () => 2n * (now() - validFrom) < 5n * quarter ? { validFrom, ttl: Duration.nanos(ttl()) } : undefined,
     onConnection,
     onHeartbeat,

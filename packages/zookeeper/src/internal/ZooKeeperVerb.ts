@@ -34,7 +34,13 @@ const next = (listeners: Set<() => void>): Effect.Effect<void> =>
     return Effect.sync(() => listeners.delete(listener))
   })
 
-export const runWith = (session: Session, servers: string, clock: Clock.Clock): Run => {
+export interface Settings {
+  /** For people. */
+  readonly servers: string
+  readonly commandTimeout: Duration.Duration
+}
+
+export const runWith = (session: Session, { commandTimeout, servers }: Settings, clock: Clock.Clock): Run => {
   const now = () => clock.monotonicTimeNanosUnsafe()
   const unanswered = Effect.fail(new Unanswered())
 
@@ -77,7 +83,7 @@ export const runWith = (session: Session, servers: string, clock: Clock.Clock): 
 
   return (operation, step) =>
     Effect.suspend(() => {
-      const giveUpAt = now() + session.limit()
+      const giveUpAt = now() + Duration.toNanosUnsafe(commandTimeout)
       const attempt = step({ exchange: exchange(operation, giveUpAt), validity: validity(operation, giveUpAt) })
       const persist: Effect.Effect<Effect.Success<typeof attempt>, LockBackendError> = Effect.catchTag(
         attempt,
