@@ -71,8 +71,8 @@ export interface Grant extends Validity {
  * 3. `renew` never re-creates: a lease that ended stays ended.
  * 4. `release` is the owner's only, idempotent, a no-op for an owner that was never granted, and leaves the line.
  * 5. After `release` nothing of the attempt stays held or queued, even if an earlier request of the attempt reaches
- *    the server after the release. Core calls `release` after every `acquire` and `tryAcquire` that was interrupted
- *    or failed.
+ *    the server after the release, and an attempt that was released gets nothing any more. Core calls `release` after
+ *    every `acquire` and `tryAcquire` that was interrupted or failed.
  * 6. `acquire` is first come, first served among processes, without herd and without polling beyond one small
  *    refresh per process and key. `tryAcquire` never overtakes a live line.
  * 7. Fencing tokens grow with every grant of a key.
