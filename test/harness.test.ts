@@ -226,7 +226,10 @@ describe("nothing is left behind", () => {
     it.live(`when the test process is ended by ${signal} (${way})`, () =>
       Effect.gen(function*() {
         const folder = Fs.mkdtempSync(Path.join(rootFolder(), "orphans-"))
-        yield* Effect.addFinalizer(() => Effect.sync(() => Fs.rmSync(folder, { recursive: true })))
+        const isEmpty = () => processesIn(folder).length === 0 && Fs.readdirSync(folder).length === 0
+        yield* Effect.addFinalizer(() =>
+          Effect.andThen(until(isEmpty, "the reaper is done"), Effect.sync(() => Fs.rmdirSync(folder)))
+        )
         const node = fileURLToPath(new URL("../node_modules/.bin/node", import.meta.url))
         const child = ChildProcess.spawn(node, [script("holdServers.ts"), way], {
           stdio: ["ignore", "pipe", "inherit"],

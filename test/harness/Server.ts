@@ -50,7 +50,7 @@ export interface Recipe {
 }
 
 const probeInterval = "20 millis"
-const startLimit = "90 seconds"
+const startLimit = "45 seconds"
 
 /** The harness waits in real time, also in a test whose clock is virtual. */
 const inRealTime = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())

@@ -56,7 +56,7 @@ const unpack = Effect.fnUntraced(function*(entries: Missing) {
   yield* say(`fetching ${wanted.map(({ title }) => title).join(", ")}`)
   const pairs = wanted.map(({ kind, unpack }) => `${kind}=${unpack}`)
   const { output } = yield* run("/bin/sh", script("unpack.sh"), cache, ...pairs)
-  const reason = output.split("\n").at(-1)
+  const reason = /^E: (.*)$/m.exec(output)?.[1] ?? output
   for (const [kind, { title }] of yield* missing) {
     if (!wanted.some((one) => one.kind === kind)) continue
     yield* Effect.sync(() => Fs.writeFileSync(Program.problemFile(kind), `${title} could not be fetched: ${reason}\n`))

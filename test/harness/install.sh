@@ -20,5 +20,6 @@ if [ ! -e "$policy" ]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update
+# One of several sources may fail that has nothing to do with these packages.
+apt-get -qq update || true
 apt-get -qq install --yes --no-install-recommends --no-remove "$@"

@@ -16,27 +16,33 @@ flock 9
 state=$(mktemp -d "$cache/apt.XXXXXX")
 trap 'rm -rf "$state"' EXIT
 trap 'exit 1' HUP INT TERM
-mkdir -p "$state/etc/apt/apt.conf.d" "$state/etc/apt/preferences.d" "$state/etc/apt/sources.list.d" \
-  "$state/var/lib/apt/lists/partial" "$state/var/cache/apt/archives/partial" "$state/var/lib/dpkg"
-: > "$state/var/lib/dpkg/status"
+mkdir -p "$state/lists/partial" "$state/archives/partial" "$state/parts"
+: > "$state/status"
 
-# From where the machine gets its own packages.
+# From where the machine gets its own packages; its settings for that (proxies, passwords) hold here too.
 archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/$') || {
   echo "this machine gets no packages from Debian" >&2
   exit 1
 }
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive sid main" > "$state/etc/apt/sources.list"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive sid main" > "$state/sources.list"
 cat > "$state/apt.conf" << END
-Dir "$state";
-Dir::State::status "$state/var/lib/dpkg/status";
+Dir::State "$state";
+Dir::State::status "$state/status";
+Dir::Cache "$state";
+Dir::Etc::SourceList "$state/sources.list";
+Dir::Etc::SourceParts "$state/parts";
+Dir::Etc::Preferences "$state/preferences";
+Dir::Etc::PreferencesParts "$state/parts";
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
+APT::Update::Error-Mode "any";
+Acquire::GzipIndexes "false";
 Acquire::Languages "none";
 Acquire::Check-Valid-Until "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 END
-export APT_CONFIG="$state/apt.conf"
-apt-get -qq update
+settings="--config-file=$state/apt.conf"
+apt-get "$settings" -qq update
 
 # What only maintainer scripts need, or every machine has.
 not_needed='^(adduser|base-.*|bash|coreutils|dash|debconf|dpkg|grep|init-system-helpers|libperl.*|login.*|lsb-base'
@@ -54,15 +60,15 @@ for pair in "$@"; do
   case $package in
     # Architecture independent: it runs with what the machine has.
     lib*-java) echo "$package" ;;
-    *) apt-get install --simulate "$package" | awk '/^Inst/ { print $2 }' | grep -vE "$not_needed" ;;
-  esac | xargs apt-get -qq download
+    *) apt-get "$settings" install --simulate "$package" | awk '/^Inst/ { print $2 }' | grep -vE "$not_needed" ;;
+  esac | xargs apt-get "$settings" -qq download
   # The suite has merged /usr: the links come first, so that every package can write through them.
   for directory in bin sbin lib lib64; do
     mkdir -p "$target/usr/$directory"
     ln -s "usr/$directory" "$target/$directory"
   done
-  for archive in *.deb; do
-    dpkg-deb --fsys-tarfile "$archive" | tar --extract --directory "$target" --keep-directory-symlink --no-same-owner \
+  for deb in *.deb; do
+    dpkg-deb --fsys-tarfile "$deb" | tar --extract --directory "$target" --keep-directory-symlink --no-same-owner \
       --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
   done
   cd "$cache"
