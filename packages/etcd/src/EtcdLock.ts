@@ -11,6 +11,7 @@ import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { Etcd3 } from "etcd3"
@@ -79,10 +80,18 @@ export interface Options extends BackendOptions {
  */
 export const name = "etcd"
 
-const millis = (input: Duration.Input | undefined, fallback: Duration.Input): number =>
-  Duration.toMillis(Duration.fromInputUnsafe(input ?? fallback))
-
 const defaultTimeout = "5 seconds"
+
+const wrong = (detail: string): LockBackendError =>
+  new LockBackendError({ backend: name, operation: "connect", reason: "Options", detail })
+
+/** A time limit in milliseconds. */
+const limit = (option: string, input: Duration.Input = defaultTimeout): Effect.Effect<number, LockBackendError> => {
+  const millis = Option.match(Duration.fromInput(input), { onNone: () => 0, onSome: Duration.toMillis })
+  return millis > 0 && Number.isFinite(millis)
+    ? Effect.succeed(millis)
+    : Effect.fail(wrong(`the ${option} must be positive and finite`))
+}
 
 const check = (_key: string, ttl: Duration.Duration): string | undefined => {
   if (Duration.toMillis(ttl) < 1000) return "etcd counts leases in whole seconds: the ttl must be at least 1 second"
@@ -90,11 +99,8 @@ const check = (_key: string, ttl: Duration.Duration): string | undefined => {
   return undefined
 }
 
-const makeBackend = Effect.fnUntraced(function*(client: EtcdClient, options: BackendOptions) {
-  const line = yield* EtcdLine.make(client, {
-    root: EtcdKeys.root(options.prefix ?? ""),
-    commandTimeout: millis(options.commandTimeout, defaultTimeout)
-  })
+const makeBackend = Effect.fnUntraced(function*(client: EtcdClient, commandTimeout: number, options: BackendOptions) {
+  const line = yield* EtcdLine.make(client, { root: EtcdKeys.root(options.prefix ?? ""), commandTimeout })
   const backend: LockBackend["Service"] = { name, tenure: "session", check, ...line }
   return backend
 })
@@ -107,19 +113,21 @@ const credentialsOf = ({ certChain, privateKey, rootCertificate }: TlsOptions): 
   ...(certChain !== undefined && { certChain: pem(certChain) })
 })
 
-const connectionOf = (options: Options): Connection => {
+const connectionOf = (options: Options, authTimeout: number): Connection => {
   const { endpoints = ["localhost:2379"], password, tls = false, username } = options
   return {
     endpoints: endpoints.map((endpoint) =>
-      tls === true && !endpoint.includes("://") ? `https://${endpoint}` : endpoint
+      tls === true && !endpoint.includes("://") ? `https://${endpoint}` : endpoint.replace(/\/$/, "")
     ),
     credentials: typeof tls === "object" ? credentialsOf(tls) : undefined,
     auth: username === undefined
       ? undefined
       : { username, password: password === undefined ? "" : Redacted.value(password) },
-    authTimeout: millis(options.commandTimeout, defaultTimeout)
+    authTimeout
   }
 }
+
+const endpointText = /^(https?:\/\/)?[^/\s]+:\d{1,5}$/
 
 /**
  * The backend over a client of its own, which is closed with the scope. Fails when no endpoint answers within the
@@ -131,18 +139,15 @@ const connectionOf = (options: Options): Connection => {
 export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const connection = connectionOf(options)
-  if (connection.endpoints.length === 0) {
-    return yield* new LockBackendError({
-      backend: name,
-      operation: "connect",
-      reason: "Options",
-      detail: "no endpoints"
-    })
-  }
+  const commandTimeout = yield* limit("command timeout", options.commandTimeout)
+  const dialTimeout = yield* limit("dial timeout", options.dialTimeout)
+  const connection = connectionOf(options, commandTimeout)
+  if (connection.endpoints.length === 0) return yield* wrong("there must be an endpoint")
+  const strange = connection.endpoints.find((endpoint) => !endpointText.test(endpoint))
+  if (strange !== undefined) return yield* wrong(`an endpoint is host:port, not "${strange}"`)
   const client = yield* Client.open(connection)
-  yield* client.probe({ total: millis(options.dialTimeout, defaultTimeout) })
-  return yield* makeBackend(client, options)
+  yield* client.probe({ total: dialTimeout })
+  return yield* makeBackend(client, commandTimeout, options)
 })
 
 /**
@@ -155,9 +160,10 @@ export const makeClient = Effect.fnUntraced(function*(
   client: Etcd3,
   options: BackendOptions = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const commandTimeout = yield* limit("command timeout", options.commandTimeout)
   const edge = yield* Client.of(client)
-  yield* edge.probe({ total: millis(options.commandTimeout, defaultTimeout) })
-  return yield* makeBackend(edge, options)
+  yield* edge.probe({ total: commandTimeout })
+  return yield* makeBackend(edge, commandTimeout, options)
 })
 
 /**

@@ -1,10 +1,12 @@
 import type { Grant, LockRequest } from "@dlock/core/LockBackend"
 import type { LockBackendError, LossReason } from "@dlock/core/LockError"
+import * as Duration from "effect/Duration"
 import type * as Fiber from "effect/Fiber"
 import type * as Option from "effect/Option"
 import * as EtcdKeys from "./EtcdKeys.ts"
 import type { Member, Session } from "./EtcdSession.ts"
 import type { Spot } from "./EtcdTxn.ts"
+import type { Watch } from "./EtcdWatch.ts"
 
 /**
  * What is known of one attempt to hold a key. Ten thousand of them are kept while ten thousand locks are held, so it
@@ -30,11 +32,16 @@ export class Attempt implements Member {
   asking: Fiber.Fiber<Option.Option<Grant>, LockBackendError> | undefined
   /** Wakes the fiber that waits in line. */
   wake: (() => void) | undefined
-  /** Ends the watch on its own key. */
-  unguard: (() => void) | undefined
+  /** The watch on its own key. */
+  guard: Watch | undefined
 
   constructor(request: LockRequest) {
     this.request = request
+  }
+
+  /** How long a request for it may take, in milliseconds: never longer than the lease. */
+  limit(commandTimeout: number): number {
+    return Math.min(commandTimeout, Duration.toMillis(this.request.ttl))
   }
 
   /** Where it stands, or will. */

@@ -34,7 +34,7 @@ type CallOptions = NonNullable<Parameters<KVClient["txn"]>[1]>
 export interface Limits {
   /** All tries together. */
   readonly total: number
-  /** One try; default: what lets each of up to three endpoints have one. */
+  /** One try; default: what lets two or three be had, on other endpoints or at least other connections. */
   readonly each?: number | undefined
   /** Called for every try whose outcome stays unknown. */
   readonly onDoubt?: (() => void) | undefined
@@ -115,7 +115,7 @@ const make = (hosts: Hosts, clock: Clock.Clock): EtcdClient => {
     limits: Limits,
     run: (client: Etcd3, options: CallOptions) => PromiseLike<A>
   ): Effect.Effect<A, LockBackendError | LeaseGone> => {
-    const each = limits.each ?? limits.total / Math.min(hosts.count, 3)
+    const each = limits.each ?? limits.total / (hosts.count < 3 ? 2 : 3)
     const end = nowMillis() + limits.total
     const once = Effect.suspend(() => {
       const host = hosts.current()

@@ -73,7 +73,7 @@ export const classify = (error: unknown): Failure | LeaseGone => {
   const found = byText.find(([pattern]) => pattern.test(text))?.[1] ?? byCode.get(Number(code))
   return {
     _tag: "Failure",
-    detail,
+    detail: detail.replace(/\.? Resolution note: *$/, ""),
     cause: new Error(text),
     ...(found ?? verdict("Protocol", { doubtful: true }))
   }

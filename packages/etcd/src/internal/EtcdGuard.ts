@@ -58,7 +58,7 @@ export const make = Effect.fnUntraced(function*(
   const watch = (attempt: Attempt, wasBlind: boolean): void => {
     const { revision, session } = attempt
     if (session === undefined || session.ended !== undefined || revision === undefined) return
-    attempt.unguard = watches.open(placeOf(attempt, session), wasBlind ? undefined : revision + 1n, {
+    attempt.guard = watches.open(placeOf(attempt, session), wasBlind ? undefined : revision + 1n, {
       onStanding: () => {
         if (wasBlind) queue(unsure, attempt)
       },
@@ -66,7 +66,7 @@ export const make = Effect.fnUntraced(function*(
         run(Effect.forkIn(onGone(attempt, session, revision), scope))
       },
       onBroken: () => {
-        attempt.unguard = undefined
+        attempt.guard = undefined
         queue(blind, attempt)
       }
     })
@@ -107,14 +107,14 @@ export const make = Effect.fnUntraced(function*(
 
   return {
     add: (attempt) => {
-      if (attempt.unguard === undefined && !blind.has(attempt)) queue(fresh, attempt)
+      if (attempt.guard === undefined && !blind.has(attempt)) queue(fresh, attempt)
     },
     remove: (attempt) => {
       fresh.delete(attempt)
       blind.delete(attempt)
       unsure.delete(attempt)
-      attempt.unguard?.()
-      attempt.unguard = undefined
+      attempt.guard?.close()
+      attempt.guard = undefined
     }
   }
 })

@@ -4,7 +4,6 @@
 import type { Grant, LockBackend, LockRequest, Validity } from "@dlock/core/LockBackend"
 import { LockBackendError } from "@dlock/core/LockError"
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -67,15 +66,24 @@ export const make = Effect.fnUntraced(function*(
     return attempt
   }
 
-  const limitOf = (attempt: Attempt): number => Math.min(commandTimeout, Duration.toMillis(attempt.request.ttl))
+  /** Asks the server for the session that many share, but no longer than this attempt may take. */
+  const refresh = (attempt: Attempt, session: Session, operation: string) =>
+    Effect.timeoutOrElse(sessions.refresh(session), {
+      duration: attempt.limit(commandTimeout),
+      orElse: () => Effect.fail(new LockBackendError({ backend: "etcd", operation, reason: "Timeout" }))
+    })
 
   /** The session that the attempt lives on; a new one if it has none or it ended. */
-  const board = (attempt: Attempt): Effect.Effect<Session, LockBackendError> => {
-    const { session } = attempt
-    if (session !== undefined && session.ended === undefined) return Effect.succeed(session)
-    attempt.doubtful = false
-    return sessions.join(attempt, attempt.request.ttl)
-  }
+  const board = Effect.fnUntraced(function*(attempt: Attempt) {
+    let { session } = attempt
+    if (session === undefined || session.ended !== undefined) {
+      attempt.doubtful = false
+      session = yield* sessions.join(attempt, attempt.request.ttl)
+    }
+    // A lease that was refreshed before the machine slept has less time left than it seems.
+    if (session.isDoubtful(clock)) yield* refresh(attempt, session, "acquire")
+    return session
+  })
 
   /** Sends what puts the key, and takes in the answer. */
   const send = (
@@ -87,7 +95,7 @@ export const make = Effect.fnUntraced(function*(
       if (attempt.over) return Effect.fail(givenBack)
       let { doubtful } = attempt
       attempt.doubtful = true
-      const limits = { total: limitOf(attempt), onDoubt: () => doubtful = true }
+      const limits = { total: attempt.limit(commandTimeout), onDoubt: () => doubtful = true }
       return client.txnOnLease("acquire", request, limits).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() => {
@@ -123,7 +131,7 @@ export const make = Effect.fnUntraced(function*(
 
   /** When the answer is lost, a later copy finds nothing to remove. */
   const leaving = (attempt: Attempt): Limits => ({
-    total: limitOf(attempt),
+    total: attempt.limit(commandTimeout),
     onDoubt: () => attempt.left = true
   })
 
@@ -200,10 +208,11 @@ export const make = Effect.fnUntraced(function*(
   /** In a fiber of its own: the caller may be interrupted at any moment, and giving back has to know what became. */
   const ask = (attempt: Attempt, verb: (attempt: Attempt) => Effect.Effect<Option.Option<Grant>, LockBackendError>) =>
     Effect.uninterruptibleMask((restore) => {
-      const leaveIfOver = Effect.sync(() => {
+      const done = Effect.sync(() => {
+        attempt.asking = undefined
         if (attempt.returned) sessions.leave(attempt)
       })
-      return Effect.forkIn(Effect.ensuring(verb(attempt), leaveIfOver), scope, { startImmediately: true }).pipe(
+      return Effect.forkIn(Effect.ensuring(verb(attempt), done), scope, { startImmediately: true }).pipe(
         Effect.tap((fiber) => Effect.sync(() => attempt.asking = fiber)),
         Effect.flatMap((fiber) => restore(Fiber.join(fiber)))
       )
@@ -237,12 +246,7 @@ export const make = Effect.fnUntraced(function*(
     const attempt = attempts.get(request)
     const session = attempt?.session
     if (attempt === undefined || session === undefined || regrant(attempt) === undefined) return Option.none()
-    if (session.isDue(clock.monotonicTimeNanosUnsafe())) {
-      yield* sessions.refresh(session).pipe(Effect.timeoutOrElse({
-        duration: limitOf(attempt),
-        orElse: () => Effect.fail(new LockBackendError({ backend: "etcd", operation: "renew", reason: "Timeout" }))
-      }))
-    }
+    if (session.isDue(clock) || session.isDoubtful(clock)) yield* refresh(attempt, session, "renew")
     return regrant(attempt) === undefined ? Option.none() : Option.some(validityOf(session))
   })
 

@@ -38,11 +38,16 @@ const mostMarks = 1000
 /** What core takes off a ttl: what two clocks may differ by, and what a timer may be late. */
 const driftNanos = (ttl: bigint): bigint => ttl / 100n + 2_000_000n
 
+const skewOf = (clock: Clock.Clock): number =>
+  clock.currentTimeMillisUnsafe() - Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+
 export class Session {
   readonly id: string
   readonly members = new Set<Member>()
   validFrom: bigint
   ttl: Duration.Duration
+  /** How far wall time was ahead of monotonic time when it was last refreshed, in milliseconds. */
+  private skew: number
   /** Set once, when it ends. */
   ended: LossReason | undefined
   /** How many void marks stand on it. */
@@ -51,11 +56,19 @@ export class Session {
   usedAt: bigint
   refreshing: Fiber.Fiber<void, LockBackendError> | undefined
 
-  constructor(answer: LeaseAnswer) {
+  constructor(answer: LeaseAnswer, skew: number) {
     this.id = answer.id
     this.validFrom = answer.sentAt
     this.usedAt = answer.sentAt
     this.ttl = Duration.seconds(answer.ttl)
+    this.skew = skew
+  }
+
+  /** `skew` is that of before the request. */
+  refreshed(answer: LeaseAnswer, skew: number): void {
+    this.validFrom = answer.sentAt
+    this.ttl = Duration.seconds(answer.ttl)
+    this.skew = skew
   }
 
   get ttlNanos(): bigint {
@@ -78,8 +91,13 @@ export class Session {
   }
 
   /** So old that it should have been refreshed already. */
-  isDue(now: bigint): boolean {
-    return now - this.validFrom >= this.ttlNanos / 3n
+  isDue(clock: Clock.Clock): boolean {
+    return clock.monotonicTimeNanosUnsafe() - this.validFrom >= this.ttlNanos / 3n
+  }
+
+  /** Wall time ran ahead since: the machine slept, and the server counted on. */
+  isDoubtful(clock: Clock.Clock): boolean {
+    return skewOf(clock) - this.skew > Number(driftNanos(this.ttlNanos)) / 1e6
   }
 
   isIdle(now: bigint): boolean {
@@ -140,13 +158,13 @@ export const make = Effect.fnUntraced(function*(
   }
 
   const keepAlive = Effect.fnUntraced(function*(session: Session) {
+    const skew = skewOf(clock)
     const answer = yield* client.keepAlive(session.id, {
       total: toMillis(session.deadline - now()),
       each: Math.min(commandTimeout, Duration.toMillis(session.ttl) / 4)
     })
     if (answer.ttl <= 0) return gone(session)
-    session.validFrom = answer.sentAt
-    session.ttl = Duration.seconds(answer.ttl)
+    session.refreshed(answer, skew)
   })
 
   const refresh = (session: Session): Effect.Effect<void, LockBackendError> =>
@@ -174,8 +192,9 @@ export const make = Effect.fnUntraced(function*(
   })
 
   const open = Effect.fnUntraced(function*(rung: number) {
+    const skew = skewOf(clock)
     const answer = yield* client.grant(rung, { total: Math.min(commandTimeout, rung * 1000) })
-    const session = new Session(answer)
+    const session = new Session(answer, skew)
     granted.add(session)
     current.set(rung, session)
     yield* Effect.forkIn(watchOver(session), scope)

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import type { Attempt } from "./EtcdAttempt.ts"
 import type { EtcdClient } from "./EtcdClient.ts"
 import * as EtcdTxn from "./EtcdTxn.ts"
-import type { EtcdWatch } from "./EtcdWatch.ts"
+import type { EtcdWatch, Watch } from "./EtcdWatch.ts"
 
 export interface EtcdWaiting {
   /** Where the attempt stands now; `undefined` when its key is gone. */
@@ -31,8 +31,10 @@ interface Vigil {
   standing: bigint | undefined
   deleted: boolean
   broken: boolean
-  close: () => void
+  watch: Watch | undefined
 }
+
+const close = (vigil: Vigil): Effect.Effect<void> => Effect.sync(() => vigil.watch?.close())
 
 const pauseAfterBreak = "50 millis"
 
@@ -58,19 +60,22 @@ const silent = new LockBackendError({
 
 export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: number): EtcdWaiting => {
   const look: EtcdWaiting["look"] = (attempt, { line, place }, revision) =>
-    Effect.map(client.txn("acquire", EtcdTxn.look(line, place, revision), { total: commandTimeout }), (response) => {
-      const standing = EtcdTxn.looked(response, revision)
-      if (standing === undefined && attempt.revision === revision) attempt.displace("taken")
-      return standing
-    })
+    Effect.map(
+      client.txn("acquire", EtcdTxn.look(line, place, revision), { total: attempt.limit(commandTimeout) }),
+      (response) => {
+        const standing = EtcdTxn.looked(response, revision)
+        if (standing === undefined && attempt.revision === revision) attempt.displace("taken")
+        return standing
+      }
+    )
 
   const open = (attempt: Attempt, key: string): Vigil => {
-    const vigil: Vigil = { standing: undefined, deleted: false, broken: false, close: () => {} }
+    const vigil: Vigil = { standing: undefined, deleted: false, broken: false, watch: undefined }
     const tell = (change: Partial<Vigil>): void => {
       Object.assign(vigil, change)
       attempt.wake?.()
     }
-    vigil.close = watches.open(key, undefined, {
+    vigil.watch = watches.open(key, undefined, {
       onStanding: (standing) => tell({ standing }),
       onDeleted: () => tell({ deleted: true }),
       onBroken: () => tell({ broken: true })
@@ -82,13 +87,14 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
     const clock = yield* Clock.Clock
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     let before: string | undefined = first
+    const limit = attempt.limit(commandTimeout)
     let stoodAt = now()
 
     /** The predecessor after this one, or none. */
     const step = (vigil: Vigil, key: string) =>
       Effect.gen(function*() {
         yield* until(attempt, () => vigil.standing !== undefined || vigil.broken).pipe(
-          Effect.timeoutOrElse({ duration: commandTimeout, orElse: () => Effect.sync(watches.condemn) })
+          Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.sync(() => vigil.watch?.condemn()) })
         )
         if (vigil.standing !== undefined && !vigil.broken) {
           const standing = yield* look(attempt, spot, revision)
@@ -98,13 +104,13 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
           const second = standing.at === vigil.standing ? vigil : open(attempt, key)
           yield* Effect.ensuring(
             until(attempt, () => vigil.deleted || second.deleted || vigil.broken),
-            Effect.sync(second.close)
+            close(second)
           )
           stoodAt = now()
         }
         if (attempt.over || attempt.displaced) return undefined
         if (vigil.broken) {
-          if (now() - stoodAt > commandTimeout) return yield* silent
+          if (now() - stoodAt > limit) return yield* silent
           yield* Effect.sleep(pauseAfterBreak)
         }
         return (yield* look(attempt, spot, revision))?.predecessor
@@ -115,7 +121,7 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
       before = yield* Effect.acquireUseRelease(
         Effect.sync(() => open(attempt, key)),
         (vigil) => step(vigil, key),
-        (vigil) => Effect.sync(vigil.close)
+        close
       )
     }
   })

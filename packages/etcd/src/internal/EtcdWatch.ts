@@ -14,15 +14,21 @@ export interface Listener {
   readonly onBroken: () => void
 }
 
-export interface EtcdWatch {
-  /** Watches from now on, or from a revision; the answer ends the watch, after which the listener is told nothing. */
-  readonly open: (key: string, from: bigint | undefined, listener: Listener) => () => void
-  /** Ends every watch and does not use their connection again. */
+/** A watch on one key. */
+export interface Watch {
+  /** Ends it; the listener is told nothing any more. */
+  readonly close: () => void
+  /** Ends it and all that share its stream, whose connection is not used again. */
   readonly condemn: () => void
+}
+
+export interface EtcdWatch {
+  /** Watches from now on, or from a revision. */
+  readonly open: (key: string, from: bigint | undefined, listener: Listener) => Watch
   readonly close: () => void
 }
 
-interface Watch {
+interface Entry {
   /** None: not wanted any more. */
   listener: Listener | undefined
   /** Given by the server when the watch stands. */
@@ -33,8 +39,8 @@ interface Watch {
 interface Station {
   readonly stream: WatchStream
   /** Asked for, in this order; the server answers in the same order. */
-  readonly pending: Array<Watch>
-  readonly standing: Map<string, Watch>
+  readonly pending: Array<Entry>
+  readonly standing: Map<string, Entry>
 }
 
 const noPut = ["Noput" as const]
@@ -43,8 +49,8 @@ export const make = (client: EtcdClient): EtcdWatch => {
   let current: Station | undefined
 
   const connect = (): Station => {
-    const pending: Array<Watch> = []
-    const standing = new Map<string, Watch>()
+    const pending: Array<Entry> = []
+    const standing = new Map<string, Entry>()
     const broken = (): void => {
       if (current === station) current = undefined
       for (const watch of [...pending, ...standing.values()]) watch.listener?.onBroken()
@@ -76,7 +82,7 @@ export const make = (client: EtcdClient): EtcdWatch => {
     return station
   }
 
-  const cancel = (station: Station, watch: Watch): void => {
+  const cancel = (station: Station, watch: Entry): void => {
     watch.listener = undefined
     if (watch.id === undefined) return
     station.standing.delete(watch.id)
@@ -86,7 +92,7 @@ export const make = (client: EtcdClient): EtcdWatch => {
   return {
     open: (key, from, listener) => {
       const station = current ??= connect()
-      const watch: Watch = { listener, id: undefined }
+      const watch: Entry = { listener, id: undefined }
       station.pending.push(watch)
       station.stream.write({
         create_request: {
@@ -95,11 +101,13 @@ export const make = (client: EtcdClient): EtcdWatch => {
           ...(from !== undefined && { start_revision: from.toString() })
         }
       })
-      return () => {
-        if (watch.listener !== undefined) cancel(station, watch)
+      return {
+        close: () => {
+          if (watch.listener !== undefined) cancel(station, watch)
+        },
+        condemn: () => station.stream.condemn()
       }
     },
-    condemn: () => current?.stream.condemn(),
     close: () => current?.stream.close()
   }
 }
