@@ -153,16 +153,29 @@ export const make = Effect.fnUntraced(function*(
               Context.add(Tracer.ParentSpan, span)
             )
             const mode = wait ? modeOf(plan) : "try"
+            let ended: { readonly holding: Holding, readonly exit: Exit.Exit<A, E> } | undefined
             const body = Effect.matchCauseEffect(traced("Lock.acquire", key, engine.take(call, plan, mode)), {
               onFailure: (cause) => abandon(call, Exit.failCause(cause)),
               onSuccess: (holding) => {
                 if (holding instanceof LockUnavailable) return Effect.sync(() => call.answer(unavailable(holding)))
                 annotate(span, holding)
                 const inside = Effect.interruptible(Effect.scoped(Effect.suspend(() => program(holding))))
-                return Effect.flatMap(Effect.exit(inside), (exit) => finish(call, holding, exit))
+                return Effect.map(Effect.exit(inside), (exit) => {
+                  ended = { holding, exit }
+                })
               }
             })
-            return call.run(Effect.runForkWith(inner)(body, { uninterruptible: true }))
+            const fiber = Effect.runForkWith(inner)(body, { uninterruptible: true })
+            // The key is given back when the fiber has ended, and with it those that the program left behind.
+            fiber.addObserver((exit) => {
+              const rest = ended !== undefined
+                ? finish(call, ended.holding, ended.exit)
+                : Exit.isFailure(exit)
+                ? abandon(call, Exit.failCause(exit.cause))
+                : undefined
+              if (rest !== undefined) Effect.runForkWith(inner)(rest, { uninterruptible: true })
+            })
+            return call.run(fiber)
           })
       )
     })
