@@ -1,7 +1,8 @@
 import { LockConfig } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer, Redacted } from "effect"
-import { layer, problems, type Sources } from "./support/config.ts"
+import { ConfigProvider, Duration, Effect, Layer, Redacted } from "effect"
+import { nearest } from "../src/internal/configNames.ts"
+import { files, layer, problems, type Sources } from "./support/config.ts"
 
 const found = (sources: Sources) =>
   Effect.provide(Effect.map(LockConfig.redis, ({ keyPrefix }) => keyPrefix), layer(sources))
@@ -186,6 +187,24 @@ etcd:
       }
     }))
 
+  it.effect("is a typed error also where the environment can not be read", () =>
+    Effect.gen(function*() {
+      for (const variable of ["DLOCK_CONFIG", "DLOCK_REDIS_DB"]) {
+        const provider = ConfigProvider.make((path) =>
+          path[0] === variable
+            ? Effect.fail(new ConfigProvider.SourceError({ message: "the vault is closed" }))
+            : Effect.undefined
+        )
+        const error = yield* Layer.build(LockConfig.layer()).pipe(
+          Effect.scoped,
+          Effect.provide([ConfigProvider.layer(provider), files({})]),
+          Effect.flip
+        )
+        assert.strictEqual(error._tag, "LockConfigError")
+        assert.include(error.message, "the vault is closed")
+      }
+    }))
+
   it.effect("is told by a message for people", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(
@@ -199,4 +218,17 @@ etcd:
           "  config.yaml: redis.db: expected a whole number of at least 0, got \"x\""
       )
     }))
+})
+
+it("the nearest name takes the fewest changes, whatever the case", () => {
+  const names = ["db", "ttl", "addrs", "key_prefix"]
+  for (
+    const [name, expected] of [
+      ["TTL", "ttl"],
+      ["keyPrefix", "key_prefix"],
+      ["key-prefix", "key_prefix"],
+      ["adress", "addrs"],
+      ["x".repeat(1_000_000), "key_prefix"]
+    ] as const
+  ) assert.strictEqual(nearest(name, names), expected)
 })

@@ -203,15 +203,16 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(builtWith, [{}])
     }))
 
-  it.effect("keeps backends apart that are wrapped by the same layer", () => {
+  it.effect("keeps backends apart that are wrapped by the same layer, also from those of the program", () => {
     const wrapped = Layer.effect(Lock, Lock)
+    const over = (name: string) => Layer.provide(wrapped, probe(name).layer)
     return Effect.gen(function*() {
+      assert.strictEqual((yield* Lock).backend, "zero")
       assert.strictEqual((yield* LockRegistry.get("one")).backend, "one")
       assert.strictEqual((yield* LockRegistry.get("two")).backend, "two")
-    }).pipe(Effect.provide(LockRegistry.layer({
-      one: Layer.provide(wrapped, probe("one").layer),
-      two: Layer.provide(wrapped, probe("two").layer)
-    })))
+    }).pipe(
+      Effect.provide(Layer.provideMerge(LockRegistry.layer({ one: over("one"), two: over("two") }), over("zero")))
+    )
   })
 
   it.effect("asks for what its layers need", () => {

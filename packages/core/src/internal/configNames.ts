@@ -17,8 +17,7 @@ const distance = (a: string, b: string): number => {
   return row[b.length] ?? 0
 }
 
-const plain = (name: string) =>
-  name.slice(0, longestCompared).replace(/([a-z])([A-Z])/g, "$1_$2").replace(/[-\s.]/g, "_").toLowerCase()
+const plain = (name: string) => name.slice(0, longestCompared).toLowerCase()
 
 /** The one of `names` that takes the fewest changes; `undefined` if there is none. */
 export const nearest = (name: string, names: Iterable<string>): string | undefined => {

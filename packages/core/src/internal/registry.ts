@@ -6,7 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as ScopedCache from "effect/ScopedCache"
 import { Lock } from "../Lock.ts"
 
@@ -23,12 +23,10 @@ export const make = Effect.fnUntraced(function*<E, R>(
     lookup: Effect.fnUntraced(function*(name: string) {
       const layer = layers.get(name)
       if (layer === undefined) return undefined
-      const scope = yield* Scope.fork(yield* Effect.scope)
       // Each on its own: what two names have in common, say what wraps any lock, would else be built once, over the
       // first of them, and two backends would be one.
-      const built = yield* Layer.buildWithScope(Layer.fresh(layer), scope).pipe(
-        Effect.updateContext((_: Context.Context<never>) => context),
-        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+      const built = yield* Layer.buildWithScope(Layer.fresh(layer), yield* Effect.scope).pipe(
+        Effect.updateContext((_: Context.Context<never>) => context)
       )
       return Context.get(built, Lock)
     }),
