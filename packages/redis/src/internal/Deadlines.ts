@@ -10,13 +10,14 @@ import type * as Scope from "effect/Scope"
 
 /** One wait: when it is over, and what then happens. */
 export interface Deadline {
+  /** `Clock.monotonicTimeNanos` */
   readonly at: bigint
   readonly expire: () => void
 }
 
 export interface Deadlines {
-  /** Calls `expire` once when the time is over, unless the deadline was removed. */
-  readonly add: (limit: Duration.Duration, expire: () => void) => Deadline
+  /** Calls `expire` once at that time, unless the deadline was removed. */
+  readonly add: (deadline: Deadline) => void
   readonly remove: (deadline: Deadline) => void
 }
 
@@ -44,11 +45,9 @@ export const make: Effect.Effect<Deadlines, never, Scope.Scope> = Effect.gen(fun
   )
 
   return {
-    add: (limit, expire) => {
-      const deadline = { at: clock.monotonicTimeNanosUnsafe() + Duration.toNanosUnsafe(limit), expire }
+    add: (deadline) => {
       pending.add(deadline)
       somePending.openUnsafe()
-      return deadline
     },
     remove: (deadline) => {
       pending.delete(deadline)

@@ -14,14 +14,12 @@ import { fenceMillis } from "./RedisScripts.ts"
 /** One attempt. */
 export interface Attempt {
   readonly owner: string
-  /** The KEYS of the scripts. */
-  readonly keys: ReadonlyArray<string>
+  /** The number of KEYS, the KEYS, and the first ARGV of every script: the owner, and two lives in ms. */
+  readonly common: ReadonlyArray<string>
   /** How long the lease lives, as it is really asked for: in whole milliseconds. */
   readonly ttl: Duration.Duration
-  /** The lives of the lease and of its token in ms, as the scripts take them. */
-  readonly lives: readonly [ttl: string, fence: string]
-  /** How long to wait for an answer. */
-  readonly limit: Duration.Duration
+  /** How long to wait for an answer, in ns. */
+  readonly limit: bigint
   /** Whether the server was ever asked for the key. */
   wasSent: boolean
   /** How many times it was asked and has not answered. */
@@ -54,10 +52,19 @@ export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Atte
     const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(request.ttl)))
     return {
       owner: request.owner,
-      keys: [keys.lock, keys.line, keys.waiters, keys.fence, keys.voidPrefix + request.owner],
+      common: [
+        "5",
+        keys.lock,
+        keys.line,
+        keys.waiters,
+        keys.fence,
+        keys.voidPrefix + request.owner,
+        request.owner,
+        `${ttlMillis}`,
+        `${ttlMillis + fenceMillis}`
+      ],
       ttl: Duration.millis(ttlMillis),
-      lives: [`${ttlMillis}`, `${ttlMillis + fenceMillis}`],
-      limit: Duration.min(commandTimeout, request.ttl),
+      limit: Duration.toNanosUnsafe(Duration.min(commandTimeout, request.ttl)),
       wasSent: false,
       unanswered: 0,
       validUntil: 0,

@@ -15,12 +15,14 @@ export interface Call {
   /** The verb, for errors. */
   readonly operation: string
   readonly script: Script
-  readonly keys: ReadonlyArray<string>
-  /** Called each time that it is sent. */
-  readonly args: (sentAt: bigint) => Array<string>
+  /** The number of KEYS, the KEYS, and the ARGV that all scripts have. */
+  readonly common: ReadonlyArray<string>
+  /** The other ARGV. Called each time that it is sent. */
+  readonly args?: ((sentAt: bigint) => ReadonlyArray<string>) | undefined
   /** Called each time that the server answers. */
   readonly onAnswer?: (() => void) | undefined
-  readonly limit: Duration.Duration
+  /** How long to wait, in ns. */
+  readonly limit: bigint
   /** Whether to send it again. Default: yes. */
   readonly isWanted?: (() => boolean) | undefined
 }
@@ -43,34 +45,32 @@ const isTransient = (failure: Failure): boolean =>
   failure._tag === "NotConnected" ||
   (failure._tag === "Failed" && RedisError.reasonOf(failure.cause) === "Unreachable")
 
+const send = (client: RedisClient, call: Call, limit: bigint, command: string, script: string) =>
+  client.send({
+    command,
+    args: (sentAt) => [script, ...call.common, ...(call.args?.(sentAt) ?? [])],
+    limit,
+    onAnswer: call.onAnswer
+  })
+
 /** EVALSHA, or EVAL when the server does not have the script: it may have been restarted or flushed at any time. */
-const once = (client: RedisClient, call: Call, limit: Duration.Duration): Effect.Effect<Answer, Failure> => {
-  const send = (command: string, script: string) =>
-    client.send({
-      command,
-      args: (sentAt) => [script, `${call.keys.length}`, ...call.keys, ...call.args(sentAt)],
-      limit,
-      onAnswer: call.onAnswer
-    })
-  return Effect.catch(
-    send("evalsha", call.script.sha1),
+const once = (client: RedisClient, call: Call, limit: bigint): Effect.Effect<Answer, Failure> =>
+  Effect.catch(
+    send(client, call, limit, "evalsha", call.script.sha1),
     (failure) =>
       failure._tag === "Failed" && RedisError.isNoScript(failure.cause)
-        ? send("eval", call.script.source)
+        ? send(client, call, limit, "eval", call.script.source)
         : Effect.fail(failure)
   )
-}
 
 const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first: Failure, until: bigint) {
   let last = first
   while (true) {
     if (last._tag === "Failed") yield* Effect.sleep(pause)
-    const left = Duration.nanos(until - client.now())
-    if (!isTransient(last) || Duration.isNegative(left) || call.isWanted?.() === false) {
-      return yield* toError(call.operation, last)
-    }
+    const left = until - client.now()
+    if (!isTransient(last) || left <= 0n || call.isWanted?.() === false) return yield* toError(call.operation, last)
     const result = yield* client.ready.pipe(
-      Effect.timeoutOption(left),
+      Effect.timeoutOption(Duration.nanos(left)),
       Effect.andThen(once(client, call, left)),
       Effect.result
     )
@@ -82,6 +82,6 @@ const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */
 export const run = (client: RedisClient, call: Call): Effect.Effect<Answer, LockBackendError> =>
   Effect.suspend(() => {
-    const until = client.now() + Duration.toNanosUnsafe(call.limit)
+    const until = client.now() + call.limit
     return Effect.catch(once(client, call, call.limit), (failure) => again(client, call, failure, until))
   })

@@ -6,7 +6,6 @@
  * again even after its own `commandTimeout` has rejected it.
  */
 import * as Clock from "effect/Clock"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
@@ -28,11 +27,13 @@ export type Failure =
   | { readonly _tag: "Late" }
   | { readonly _tag: "Failed", readonly cause: unknown }
 
-/** One command. The arguments are made when it is written. */
+/** One command. */
 export interface Request {
   readonly command: string
+  /** Called when it is written. */
   readonly args: (sentAt: bigint) => Array<string>
-  readonly limit: Duration.Duration
+  /** How long to wait for the answer, in ns. */
+  readonly limit: bigint
   /** Called when the server answers, also if nobody waits for it any more. */
   readonly onAnswer?: (() => void) | undefined
 }
@@ -145,7 +146,7 @@ const wrap = Effect.fnUntraced(function*(
     Effect.callback((resume) => {
       if (driver.status !== "ready") return resume(notConnected(trouble))
       const sentAt = now()
-      const deadline = deadlines.add(request.limit, () => resume(Effect.fail({ _tag: "Late" })))
+      const deadline = { at: sentAt + request.limit, expire: () => resume(Effect.fail({ _tag: "Late" })) }
       const command = new Command(
         request.command,
         request.args(sentAt),
@@ -157,6 +158,7 @@ const wrap = Effect.fnUntraced(function*(
           resume(failed ? Effect.fail({ _tag: "Failed", cause }) : Effect.succeed({ reply, sentAt }))
         }
       )
+      deadlines.add(deadline)
       driver.sendCommand(command)
       return Effect.sync(() => deadlines.remove(deadline))
     })

@@ -1,7 +1,8 @@
 /**
  * The verbs as Lua scripts. Each is atomic, asks only the server's clock, and may be sent twice.
  *
- * KEYS: the lock, its line, its waiters, its fence, and the void mark of this attempt. ARGV[1] is the owner.
+ * KEYS: the lock, its line, its waiters, its fence, and the void mark of this attempt. ARGV: the owner, the life of its
+ * lease and the life of its token in milliseconds, and then what each script adds.
  *
  * Numbers are printed with `%.0f`: `tostring` and `..` turn the 16 digits of a time in microseconds into 1.79e+15. In a
  * full server the first write decides: one that needs no memory (DEL, PEXPIRE, ZREM) lets the rest of the script pass.
@@ -32,7 +33,7 @@ export const Code = { waiting: 0, granted: 1, stale: 2, void: 3 } as const
 
 const names = `
 local K, line, waiters, fence, void = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local owner = ARGV[1]
+local owner, ttl, fencePx = ARGV[1], ARGV[2], ARGV[3]
 `
 
 const clock = `
@@ -61,7 +62,7 @@ end
 
 // Prolongs the lease of its holder; answers its token.
 const prolong = `
-local function prolong(ttl, fencePx)
+local function prolong()
   redis.call('PEXPIRE', K, ttl)
   local token = redis.call('GET', fence)
   if not token then return (mint(fencePx)) end
@@ -88,8 +89,8 @@ local function handOver(me)
     local who = redis.call('ZRANGE', line, place, place)[1]
     if not who then return nil, alive end
     local record = redis.call('HGET', waiters, who)
-    local till, ttl, channel
-    if record then till, ttl, channel = string.match(record, '^(%d+) (%d+) (.*)$') end
+    local till, theirTtl, channel
+    if record then till, theirTtl, channel = string.match(record, '^(%d+) (%d+) (.*)$') end
     till = tonumber(till)
     if not till or till < now or till > now + ${(livenessMillis + 1000) * 1000} then
       leave(who)
@@ -99,8 +100,8 @@ local function handOver(me)
       local receivers = redis.call('PUBLISH', channel, who)
       if ${countReceivers ? "receivers > 0" : "true"} then
         leave(who)
-        redis.call('SET', K, who, 'PX', math.min(ttl, ${handOverMillis}))
-        mint(text(ttl + ${fenceMillis}))
+        redis.call('SET', K, who, 'PX', math.min(theirTtl, ${handOverMillis}))
+        mint(text(theirTtl + ${fenceMillis}))
         return who, true
       end
       place = place + 1
@@ -114,7 +115,6 @@ const script = (source: string): Script => ({ source, sha1: Crypto.createHash("s
 const acquire = (countReceivers: boolean) =>
   script(`${names}${clock}
 if now > tonumber(ARGV[4]) then return {${Code.stale}, time} end
-local ttl, fencePx = ARGV[2], ARGV[3]
 ${mint}
 if redis.call('EXISTS', K, line, void) == 0 then
   local token, isTime = mint(fencePx)
@@ -126,7 +126,7 @@ if redis.call('EXISTS', void) == 1 then return {${Code.void}, time} end
 ${text}${leave}${prolong}${handOver(countReceivers)}
 local holder = redis.call('GET', K)
 if holder == owner then
-  local token = prolong(ttl, fencePx)
+  local token = prolong()
   leave(owner)
   return {${Code.granted}, time, token}
 end
@@ -164,7 +164,7 @@ return {${Code.waiting}, time, ticket, redis.call('ZRANK', line, owner), redis.c
 const renew = script(`${names}
 if redis.call('GET', K) ~= owner then return false end
 ${clock}${mint}${prolong}
-return prolong(ARGV[2], ARGV[3])
+return prolong()
 `)
 
 const release = (countReceivers: boolean) =>
@@ -172,11 +172,11 @@ const release = (countReceivers: boolean) =>
 local isOurs = redis.call('GET', K) == owner
 if isOurs then
   redis.call('DEL', K)
-  if ARGV[2] == '0' and redis.call('EXISTS', line) == 0 then return 1 end
+  if ARGV[4] == '0' and redis.call('EXISTS', line) == 0 then return 1 end
 end
 ${clock}${mint}${text}${leave}${handOver(countReceivers)}
 if isOurs then handOver(nil) else leave(owner) end
-local till = tonumber(ARGV[2])
+local till = tonumber(ARGV[4])
 if till > now then redis.call('SET', void, '1', 'PX', text((till - now) / 1000 + 1000)) end
 return isOurs and 1 or 0
 `)
@@ -186,21 +186,19 @@ export interface Scripts {
   /**
    * Takes the key if it is free; with a channel, stands in line for it otherwise, or shows that it still does.
    *
-   * ARGV: owner, ttl in ms, life of the token in ms, the time in µs after which this request is not valid any more;
-   * to stand in line, also the channel, and the ticket or ''. A request that arrives too late is refused, so a void mark
-   * need not live longer than the requests that it is there for.
+   * ARGV[4]: the time in µs after which this request is not valid any more; to stand in line, also the channel, and the
+   * ticket or ''. A request that arrives too late is refused, so a void mark need not live longer than the requests
+   * that it is there for.
    *
    * Answers the token alone, which is then the server's time in µs, or code, the server's time (s, µs), and: granted:
    * token; waiting in line: ticket, rank, remaining ms of the holder (-1: no limit).
    */
   readonly acquire: Script
-  /** Prolongs the lease if it is still ours. ARGV: owner, ttl in ms, life of the token in ms. Answers the token, or nil. */
+  /** Prolongs the lease if it is still ours. Answers the token, or nil. */
   readonly renew: Script
   /**
-   * Gives the key back, straight to the next in line, and leaves the line.
-   *
-   * ARGV: owner, the time in µs until which a request of this attempt may still arrive and be valid (0: there is none).
-   * Answers 1 if the key was ours.
+   * Gives the key back, straight to the next in line, and leaves the line. ARGV[4]: the time in µs until which a request
+   * of this attempt may still arrive and be valid, or 0. Answers 1 if the key was ours.
    */
   readonly release: Script
 }

@@ -2,7 +2,7 @@
  * What has to be known of a server before locks are put on it.
  */
 import { LockBackendError } from "@dlock/core"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { backendName, toError } from "./RedisCall.ts"
 import type { Failure, RedisClient } from "./RedisClient.ts"
@@ -37,7 +37,8 @@ export const inspect = Effect.fnUntraced(
       Effect.mapError(asError),
       Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(asError({ _tag: "Late" })) })
     )
-    const { reply } = yield* client.send({ command: "info", args: () => [], limit }).pipe(
+    const nanos = Duration.toNanosUnsafe(limit)
+    const { reply } = yield* client.send({ command: "info", args: () => [], limit: nanos }).pipe(
       Effect.catchIf((failure) => failure._tag === "Failed", () => Effect.succeed({ reply: "" })),
       Effect.mapError(asError)
     )
@@ -58,7 +59,7 @@ export const inspect = Effect.fnUntraced(
       )
     }
 
-    const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit }), asError)
+    const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit: nanos }), asError)
     const ahead = clockAhead(time.reply, time.sentAt)
     if (ahead === undefined) return yield* unsupported("the server does not tell its time")
     return { clockAhead: ahead }

@@ -3,9 +3,8 @@
  */
 import type { Grant } from "@dlock/core"
 import { LockBackendError } from "@dlock/core"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import type { Attempt } from "./RedisAttempts.ts"
 import * as RedisCall from "./RedisCall.ts"
 import type { Answer, RedisClient } from "./RedisClient.ts"
@@ -59,6 +58,9 @@ const grantOf = (attempt: Attempt, sentAt: bigint, token: string): Grant => ({
   fencingToken: BigInt(token)
 })
 
+const released = ({ reply }: Answer) =>
+  reply === 0 || reply === 1 ? Effect.succeed(reply === 1) : unexpected("release", reply)
+
 const granted = (attempt: Attempt, sentAt: bigint, token: string): Effect.Effect<Taken> =>
   Effect.succeed({ _tag: "Granted", grant: grantOf(attempt, sentAt, token) })
 
@@ -74,16 +76,15 @@ export const make = (client: RedisClient, scripts: Scripts, clockAhead: number):
     const call: RedisCall.Call = {
       operation: "acquire",
       script: scripts.acquire,
-      keys: attempt.keys,
+      common: attempt.common,
       limit: attempt.limit,
       isWanted: () => !attempt.isOver,
       args: (sentAt) => {
-        const validUntil = Math.ceil(micros(sentAt) + ahead + Duration.toMillis(attempt.limit) * 1000 + slackMicros)
+        const validUntil = Math.ceil(micros(sentAt + attempt.limit) + ahead + slackMicros)
         attempt.wasSent = true
         attempt.unanswered++
         attempt.validUntil = Math.max(attempt.validUntil, validUntil)
-        const args = [attempt.owner, ...attempt.lives, `${validUntil}`]
-        return place === undefined ? args : [...args, place.channel, place.ticket]
+        return place === undefined ? [`${validUntil}`] : [`${validUntil}`, place.channel, place.ticket]
       },
       onAnswer: () => {
         attempt.unanswered--
@@ -131,9 +132,8 @@ export const make = (client: RedisClient, scripts: Scripts, clockAhead: number):
     const call: RedisCall.Call = {
       operation: "renew",
       script: scripts.renew,
-      keys: attempt.keys,
-      limit: attempt.limit,
-      args: () => [attempt.owner, ...attempt.lives]
+      common: attempt.common,
+      limit: attempt.limit
     }
     return Effect.flatMap(RedisCall.run(client, call), ({ reply, sentAt }) => {
       if (typeof reply === "string") return Effect.succeedSome(grantOf(attempt, sentAt, reply))
@@ -141,19 +141,16 @@ export const make = (client: RedisClient, scripts: Scripts, clockAhead: number):
     })
   }
 
-  const releaseAnswer = ({ reply }: Answer) =>
-    reply === 0 || reply === 1 ? Effect.succeed(reply === 1) : unexpected("release", reply)
-
   const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> => {
     attempt.isOver = true
     const call: RedisCall.Call = {
       operation: "release",
       script: scripts.release,
-      keys: attempt.keys,
+      common: attempt.common,
       limit: attempt.limit,
-      args: () => [attempt.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`]
+      args: () => [attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`]
     }
-    return Effect.flatMap(RedisCall.run(client, call), releaseAnswer)
+    return Effect.flatMap(RedisCall.run(client, call), released)
   }
 
   return { take, prolong, giveBack }

@@ -40,6 +40,7 @@ export const make = Effect.fnUntraced(function*(
   limit: Duration.Duration
 ): Effect.fn.Return<WakeUps, never, Scope.Scope> {
   const scope = yield* Effect.scope
+  const nanos = Duration.toNanosUnsafe(limit)
   const channel = `${channelPrefix}dlock-wake/${Crypto.randomUUID()}`
   const waiters = new Map<string, { readonly look: Latch.Latch, handed: boolean }>()
   const change = Latch.makeUnsafe(false)
@@ -70,11 +71,11 @@ export const make = Effect.fnUntraced(function*(
   const open = Effect.gen(function*() {
     const subscriber = yield* client.duplicate
     yield* subscriber.listen(onMessage, onClose)
-    doubt = Effect.ignore(subscriber.send({ command: "ping", args: () => [], limit }))
+    doubt = Effect.ignore(subscriber.send({ command: "ping", args: () => [], limit: nanos }))
     const subscribe = Effect.gen(function*() {
       yield* subscriber.ready
       lost.closeUnsafe()
-      yield* subscriber.send({ command: "subscribe", args: () => [channel], limit })
+      yield* subscriber.send({ command: "subscribe", args: () => [channel], limit: nanos })
       onSubscribed()
       yield* lost.await
     })
