@@ -160,7 +160,7 @@ export class Engine {
       onSuccess: (validity) => {
         if (Option.isNone(validity)) return this.startOver(call, holding, wait)
         holding.extend(validity.value, skew)
-        return this.believe(call, holding, wait)
+        return holding.doubtful ? this.confirm(call, holding, wait) : this.believe(call, holding, wait)
       }
     })
   }

@@ -116,7 +116,7 @@ export const make = Effect.fnUntraced(function*(
     })
     return Effect.suspend(() =>
       holding.check(engine.watchdog.now()) && holding.doubtful
-        ? Effect.flatMap(Effect.ignore(holding.askRenewal), () => conclude)
+        ? Effect.flatMap(Effect.ignore(Effect.raceFirst(holding.askRenewal, holding.lost)), () => conclude)
         : conclude
     )
   }
