@@ -174,14 +174,18 @@ export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
 
-/** How many packets the server has received, by its own count. */
-export const packetsReceived = (port: number): Effect.Effect<number> =>
+/** What the server answers to a command of four letters. */
+export const fourLetterWord = (port: number, word: string): Effect.Effect<string> =>
   Effect.callback((resume) => {
     let text = ""
-    const socket = Net.connect(port, "127.0.0.1", () => socket.write("mntr"))
+    const socket = Net.connect(port, "127.0.0.1", () => socket.write(word))
     socket.on("data", (chunk) => text += chunk.toString())
-    socket.on("close", () => resume(Effect.succeed(Number(/^zk_packets_received\t(\d+)/m.exec(text)?.[1]))))
+    socket.on("close", () => resume(Effect.succeed(text)))
   })
+
+/** How many packets the server has received, by its own count. */
+export const packetsReceived = (port: number): Effect.Effect<number> =>
+  Effect.map(fourLetterWord(port, "mntr"), (text) => Number(/^zk_packets_received\t(\d+)/m.exec(text)?.[1]))
 
 /** A proxy in front of a server. */
 export const roadTo = (server: string) => {

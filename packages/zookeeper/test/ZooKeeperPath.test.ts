@@ -78,23 +78,16 @@ describe("the line", () => {
     assert.isUndefined(Path.predecessor(names, node("0000000003", "b")))
   })
 
-  it("goes on where the server's counter overflows", () => {
-    const names = ["-2147483647", "2147483646", "2147483647", "-2147483648"].map((sequence) => node(sequence))
-    assert.isUndefined(Path.predecessor(names, node("2147483646")))
-    assert.strictEqual(Path.predecessor(names, node("2147483647")), node("2147483646"))
-    assert.strictEqual(Path.predecessor(names, node("-2147483648")), node("2147483647"))
-    assert.strictEqual(Path.predecessor(names, node("-2147483647")), node("-2147483648"))
-    assert.isUndefined(Path.predecessor([node("-000000001"), node("0000000000")], node("-000000001")))
-    assert.strictEqual(
-      Path.predecessor([node("-000000001"), node("0000000000")], node("0000000000")),
-      node("-000000001")
-    )
+  it("is not told by the numbers any more when the server's counter has overflowed", () => {
+    assert.isFalse(Path.hasOverflowed([node("0000000000"), node("2147483646"), "42", "-1"]))
+    assert.isTrue(Path.hasOverflowed([node("0000000000"), node("2147483647")]))
+    assert.isTrue(Path.hasOverflowed([node("-2147483648"), node("0000000000")]))
   })
 
   it("has no place for anything else", () => {
     const others = ["42", "orders", "~6cock-0000000000", "lock-", "lock-x", "_c_a-__WRIT__0000000000", "lock-1-x"]
-    assert.isFalse(Path.isOccupied(others))
+    const contender = node("0000000000")
+    assert.deepStrictEqual(Path.contenders([...others, contender]), [contender])
     assert.isUndefined(Path.predecessor(others, node("0000000001")))
-    assert.isTrue(Path.isOccupied([...others, node("0000000000")]))
   })
 })

@@ -69,7 +69,7 @@ export interface Settings {
 const uuid = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 const guidOf = (owner: string): string => uuid.exec(owner)?.[0] ?? crypto.randomUUID()
 
-const wasGivenBack = failed("acquire", "Rejected", "this attempt was given back")
+const wasGivenBack = () => failed("acquire", "Rejected", "this attempt was given back")
 
 const nodeIn = (directory: string, name: string): string => `${directory}/${name}`
 const nameOf = (node: string): string => node.slice(node.lastIndexOf("/") + 1)
@@ -124,14 +124,29 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
     attempt.inDoubt = false
   }
 
-  const look = (attempt: Attempt, listed: Reply | undefined): Step<Sight> =>
-    Effect.map(
-      namesIn(listed),
-      (names) => attempt.node === undefined ? "not in line" : { before: Path.predecessor(names, nameOf(attempt.node)) }
-    )
+  /** Who stands directly before the attempt, by the transactions that created the nodes. */
+  const predecessorByTransaction = (attempt: Attempt, names: ReadonlyArray<string>, { exchange }: Verb) =>
+    Effect.map(exchange(() => names.map((name) => exists(nodeIn(attempt.directory, name)))), (replies) => {
+      let nearest: string | undefined
+      let latest = 0n
+      for (const [i, { code, czxid }] of replies.entries()) {
+        if (code !== codes.ok || czxid >= attempt.fencingToken || czxid <= latest) continue
+        nearest = names[i]
+        latest = czxid
+      }
+      return nearest
+    })
+
+  const look = (attempt: Attempt, listed: Reply | undefined, verb: Verb): Step<Sight> =>
+    Effect.flatMap(namesIn(listed), (names): Step<Sight> => {
+      if (attempt.node === undefined) return Effect.succeed("not in line")
+      return Path.hasOverflowed(names)
+        ? Effect.map(predecessorByTransaction(attempt, Path.contenders(names), verb), (before) => ({ before }))
+        : Effect.succeed({ before: Path.predecessor(names, nameOf(attempt.node)) })
+    })
 
   /** Takes a place at the end of the line, and looks. */
-  const enter = (attempt: Attempt, { exchange }: Verb): Step<Sight> => {
+  const enter = (attempt: Attempt, verb: Verb): Step<Sight> => {
     const { directory, guid, request } = attempt
     const ancestors = parents.missing(directory)
     const place = createInLine(nodeIn(directory, Path.protectedName(guid)), request.owner, acl, (reply) => {
@@ -146,11 +161,11 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
       attempt.inDoubt = true
       return [...ancestors.map((path) => create(path, acl)), place, children(directory)]
     }
-    return Effect.flatMap(exchange(calls), (replies) => {
+    return Effect.flatMap(verb.exchange(calls), (replies) => {
       const [listed, created, ...made] = replies.toReversed()
       if (created?.code === codes.ok) {
         parents.found(directory)
-        return look(attempt, listed)
+        return look(attempt, listed, verb)
       }
       if (created?.code !== codes.noNode) return Effect.fail(refused("acquire", created?.code ?? codes.ok))
       parents.vanished(directory)
@@ -161,8 +176,8 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
   }
 
   /** Looks at the own node, too: somebody may have removed it, or it is a remnant of a session that is about to end. */
-  const lookAgain = (attempt: Attempt, node: string, { exchange }: Verb): Step<Sight> =>
-    Effect.flatMap(exchange(() => [exists(node), children(attempt.directory)]), ([own, listed]) => {
+  const lookAgain = (attempt: Attempt, node: string, verb: Verb): Step<Sight> =>
+    Effect.flatMap(verb.exchange(() => [exists(node), children(attempt.directory)]), ([own, listed]) => {
       if (own?.code === codes.ok && own.ephemeralOwner === session.client().sessionId()) {
         attempt.fencingToken = own.czxid
       } else if (own?.code === codes.ok || own?.code === codes.noNode) {
@@ -170,7 +185,7 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
       } else {
         return Effect.fail(refused("acquire", own?.code ?? codes.ok))
       }
-      return look(attempt, listed)
+      return look(attempt, listed, verb)
     })
 
   /** Finds out what became of a \`create\` without a reply. */
@@ -188,7 +203,7 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
   const step = (attempt: Attempt) => (verb: Verb): Step<Sight> =>
     Effect.suspend(() => {
       forgetEarlierSession(attempt)
-      if (attempt.state === "over") return Effect.fail(wasGivenBack)
+      if (attempt.state === "over") return Effect.fail(wasGivenBack())
       if (attempt.inDoubt) return Effect.andThen(resolve(attempt, verb), step(attempt)(verb))
       return attempt.node === undefined ? enter(attempt, verb) : lookAgain(attempt, attempt.node, verb)
     })
@@ -255,7 +270,7 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
         "acquire",
         ({ exchange }) =>
           Effect.flatMap(exchange(() => [...writes, children(directory)]), (replies) =>
-            Effect.map(namesIn(replies.at(-1)), Path.isOccupied))
+            Effect.map(namesIn(replies.at(-1)), (names) => Path.contenders(names).length > 0))
       )
     return Effect.flatMap(lookBehind(), (occupied) => occupied ? lookBehind(remove(nowhere)) : Effect.succeed(false))
   }
@@ -277,7 +292,7 @@ export const make = (session: Session, parents: Parents, run: Run, settings: Set
       }
     }),
     acquire: Effect.fnUntraced(function*(request) {
-      if (givenBack.has(request)) return yield* Effect.fail(wasGivenBack)
+      if (givenBack.has(request)) return yield* Effect.fail(wasGivenBack())
       const attempt = begin(request)
       while (true) {
         const sight = yield* run("acquire", step(attempt))

@@ -64,26 +64,31 @@ const sequenceOf = (name: string): number | undefined => {
   return /^-?\d+$/.test(digits) ? Number(digits) : undefined
 }
 
+/** Those who hold the key or stand in line for it. */
+export const contenders = (names: ReadonlyArray<string>): ReadonlyArray<string> =>
+  names.filter((name) => sequenceOf(name) !== undefined)
+
 /**
- * Who stands directly before `own` in the line. The server counts in 32 bits with a sign, so that after 2147483647
- * comes -2147483648: what counts is the distance, not the number.
+ * Whether the numbers no longer tell the order. The server counts in 32 bits with a sign: it hands out 2147483647 more
+ * than once then, and negative numbers in between.
  */
+export const hasOverflowed = (names: ReadonlyArray<string>): boolean =>
+  names.some((name) => {
+    const sequence = sequenceOf(name) ?? 0
+    return sequence < 0 || sequence >= 2 ** 31 - 1
+  })
+
+/** Who stands directly before `own` in the line. */
 export const predecessor = (names: ReadonlyArray<string>, own: string): string | undefined => {
   const ours = sequenceOf(own) ?? 0
   let nearest: string | undefined
-  let shortest = Number.POSITIVE_INFINITY
+  let highest = -1
   for (const name of names) {
-    const sequence = sequenceOf(name)
-    if (sequence === undefined) continue
-    const distance = (ours - sequence) | 0
-    if (distance > 0 && distance < shortest) {
+    const sequence = sequenceOf(name) ?? ours
+    if (sequence < ours && sequence > highest) {
       nearest = name
-      shortest = distance
+      highest = sequence
     }
   }
   return nearest
 }
-
-/** Whether anybody holds the key or stands in line for it. */
-export const isOccupied = (names: ReadonlyArray<string>): boolean =>
-  names.some((name) => sequenceOf(name) !== undefined)
