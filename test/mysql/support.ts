@@ -1,10 +1,12 @@
 /**
  * Both servers, a bare client to look behind the backend's back, and what the conformance suite wants to know.
  */
+import { Lock } from "@dlock/core"
 import type { LockBackend, LockRequest, LossReason } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { MysqlLock } from "@dlock/mysql"
-import { Clock, Context, Duration, Effect, Layer, Redacted } from "effect"
+import { assert } from "@effect/vitest"
+import { Clock, Context, Duration, Effect, Layer, Option, Redacted } from "effect"
 import type { Scope } from "effect"
 import * as Mysql from "mysql2/promise"
 import * as MysqlName from "../../packages/mysql/src/internal/MysqlName.ts"
@@ -181,3 +183,10 @@ export const capabilities: LockTest.Capabilities<MysqlServer> = {
     }
   })
 }
+
+export const expectSome = <A>(option: Option.Option<A>, property: string): A =>
+  Option.getOrElse(option, () => assert.fail(property))
+
+/** A `Lock` of its own, which ends with the scope. */
+export const lockOf = (options: MysqlLock.Options) =>
+  Effect.map(Layer.build(MysqlLock.layer(options)), (context) => Context.get(context, Lock))

@@ -44,11 +44,11 @@ export interface Connection {
   readonly isStalled: () => boolean
   /** Nothing is under way or waits to be sent. */
   readonly isQuiet: () => boolean
-  /** How long an answer may take. */
+  /** How long an answer may take, from the next statement on. */
   readonly setPatience: (patience: Duration.Duration) => void
   /** Ends it at once; the server gives up everything it holds. Whoever waits for an answer gets `error`. */
   readonly close: (error: MysqlError) => void
-  /** Says goodbye first. */
+  /** As `close`, but says goodbye first. */
   readonly quit: Effect.Effect<void>
 }
 
@@ -276,13 +276,16 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     isQuiet: () => underway.length === 0 && queue.length === 0,
     setPatience: (patience) => {
       patienceNanos = Duration.toNanosUnsafe(patience)
+      // The next statement starts it again.
+      watch?.interruptUnsafe()
+      watch = undefined
     },
     close: (error) => {
       wire.destroy()
       end(error)
     },
     quit: Effect.andThen(
-      wire.quit,
+      Effect.timeoutOption(wire.quit, "1 second"),
       Effect.sync(() => {
         wire.destroy()
         end(closed("closed by us"))

@@ -74,14 +74,18 @@ export const make = Effect.fnUntraced(
     )
 
     const kill = (session: Session) =>
-      Effect.flatMap(connected, ({ connection, server }) =>
-        // Another server, or another run of it, would have somebody else behind that number.
-        server.incarnation === session.server.incarnation
-          ? Effect.mapError(
+      Effect.flatMap(connected, ({ connection, server }) => {
+        if (server.incarnation === session.server.incarnation) {
+          return Effect.mapError(
             connection.run(Sql.killQuery(session.connection.id)).await,
             (error) => toBackendError("release", error)
           )
-          : Effect.fail(toBackendError("release", closed("the server is another one by now"))))
+        }
+        // Another server, or another run of it, would have somebody else behind that number.
+        const moved = closed("the server is another one by now")
+        connection.close(moved)
+        return Effect.fail(toBackendError("release", moved))
+      })
 
     return {
       enter: (session) => {

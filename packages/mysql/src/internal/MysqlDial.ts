@@ -42,11 +42,13 @@ export const within = (patience: Duration.Duration) =>
       Effect.fail(toBackendError("connect", notConnected(`no connection within ${Duration.format(patience)}`)))
   })
 
+const layerClosed = () => closed("the layer was closed")
+
 const leave = (connection: MysqlConnection.Connection): Effect.Effect<void> =>
   // A statement under way would be waited for; the server drops a closed session by itself.
   Effect.andThen(
-    connection.isQuiet() ? Effect.timeoutOption(connection.quit, "1 second") : Effect.void,
-    Effect.sync(() => connection.close(closed("the layer was closed")))
+    connection.isQuiet() ? connection.quit : Effect.void,
+    Effect.sync(() => connection.close(layerClosed()))
   )
 
 /** `limit` is for everything that is open or being opened through it. The scope closes what is still open. */
@@ -63,9 +65,11 @@ export const make = Effect.fnUntraced(
         opening++
         const wire = yield* restore(client.connect).pipe(
           Effect.mapError((error) => toBackendError("connect", error)),
-          Effect.ensuring(Effect.sync(() => {
-            opening--
-          }))
+          Effect.onError(() =>
+            Effect.sync(() => {
+              opening--
+            })
+          )
         )
         const connection: MysqlConnection.Connection = yield* MysqlConnection.make(wire, patience, {
           onStall: listeners.onStall,
@@ -74,7 +78,11 @@ export const make = Effect.fnUntraced(
             listeners.onClose(error)
           }
         })
+        opening--
         all.add(connection)
+        if (ended) {
+          connection.close(layerClosed())
+        }
         const server = yield* restore(MysqlServer.inspect(connection)).pipe(
           Effect.onError(() => Effect.sync(() => connection.close(closed("it was not needed any more"))))
         )
@@ -94,11 +102,15 @@ export const make = Effect.fnUntraced(
       open: (patience, listeners, use) =>
         Effect.uninterruptibleMask((restore) => {
           if (ended) {
-            return Effect.fail(toBackendError("connect", closed("the layer was closed")))
+            return Effect.fail(toBackendError("connect", layerClosed()))
           }
           return isFull()
             ? Effect.fail(
-              backendError("connect", "Rejected", `all ${limit} connections are in use: raise connectionLimit`)
+              backendError(
+                "connect",
+                "Rejected",
+                `connectionLimit is reached: ${limit} connections hold or await locks`
+              )
             )
             : Effect.map(connect(restore, patience, listeners), use)
         })

@@ -40,7 +40,11 @@ export const make = Effect.fnUntraced(
   ): Effect.fn.Return<Sessions, LockBackendError, Scope.Scope> {
     const scope = yield* Effect.scope
     const clock = yield* Clock.Clock
-    const fork = Effect.runForkWith(yield* Effect.context<never>())
+    const run = Effect.runForkWith(yield* Effect.context<never>())
+    /** From a callback, into the layer's scope. */
+    const fork = (effect: Effect.Effect<void>): void => {
+      run(Effect.forkIn(effect, scope))
+    }
     const all = new Set<Session>()
     /** By `wait_timeout`. */
     const current = new Map<number, Session>()
@@ -179,10 +183,11 @@ export const make = Effect.fnUntraced(
           if (pending !== undefined) {
             return Deferred.await(pending)
           }
-          // In the layer's scope: who asked first may be interrupted, and others want it, too.
+          // By itself: who asked first may be interrupted, and others want it, too.
           const result = Deferred.makeUnsafe<Session, LockBackendError>()
           opening.set(seconds, result)
-          return Effect.andThen(Effect.forkIn(openShared(seconds, result), scope), Deferred.await(result))
+          run(openShared(seconds, result))
+          return Deferred.await(result)
         }),
       dedicated: open
     }

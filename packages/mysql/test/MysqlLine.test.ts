@@ -1,0 +1,224 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import * as FakeServer from "./FakeServer.ts"
+import { attempt, backendOf, expectSome, turns } from "./support.ts"
+
+const start = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkScoped(effect, { startImmediately: true })
+
+/** A backend where `key` is held by somebody else. */
+const contended = Effect.gen(function*() {
+  const fake = FakeServer.make()
+  const other = yield* backendOf(fake)
+  const holder = attempt("key")
+  expectSome(yield* other.tryAcquire(holder))
+  return { fake, holder, other, backend: yield* backendOf(fake) }
+})
+
+const asked = (fake: FakeServer.FakeServer, what: string): number =>
+  fake.sessions().flatMap((session) => session.statements).filter((sql) => sql.includes(what)).length
+
+describe("the line", () => {
+  it.effect("a hand-over is two statements", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended
+      // The connections are there already, as they are after the first hand-over.
+      const earlier = attempt("key")
+      const leaving = yield* start(backend.acquire(earlier))
+      yield* turns
+      yield* Fiber.interrupt(leaving)
+      yield* backend.release(earlier)
+      const next = attempt("key")
+      const count = () => fake.sessions().flatMap((session) => session.statements).length
+      const before = count()
+      const waiting = yield* start(backend.acquire(next))
+      yield* turns
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      // It tries before it waits, because nobody of its own program holds the key.
+      assert.strictEqual(count() - before, 3)
+      const third = attempt("key")
+      const waitingToo = yield* start(backend.acquire(third))
+      yield* turns
+      const settled = count()
+      yield* backend.release(next)
+      yield* Fiber.join(waitingToo)
+      const last = attempt("key")
+      const lastOne = yield* start(backend.acquire(last))
+      yield* turns
+      yield* backend.release(third)
+      yield* Fiber.join(lastOne)
+      assert.strictEqual(count() - settled, 1 + 2, "a release; then a wait and a release")
+    }))
+
+  it.effect("the wait is on the server, on a session that holds nothing", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended
+      expectSome(yield* backend.tryAcquire(attempt("own")))
+      yield* start(backend.acquire(attempt("key")))
+      yield* turns
+      const owner = fake.holder("own")
+      const waiting = fake.sessions().filter((session) => session.statements.some((sql) => sql.includes("31536000")))
+      assert.strictEqual(waiting.length, 1)
+      assert.isTrue(waiting.every((session) => session.id !== owner))
+      assert.strictEqual(asked(fake, "31536000"), 1, "asked once, and never again")
+      yield* TestClock.adjust("10 minutes")
+      yield* turns
+      assert.strictEqual(asked(fake, "31536000"), 1, "asked once, and never again")
+    }))
+
+  it.effect("a KILL that comes before the wait is sent again", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended
+      const request = attempt("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* turns
+      yield* Fiber.interrupt(waiting)
+      fake.missedKills = 2
+      const leaving = yield* start(backend.release(request))
+      yield* turns
+      assert.strictEqual(fake.waiters("key"), 1, "the first KILL found nothing")
+      yield* TestClock.adjust("100 millis")
+      assert.isFalse(yield* Fiber.join(leaving))
+      assert.strictEqual(fake.waiters("key"), 0)
+    }))
+
+  it.effect("a grant that raced with the interruption is given back", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended
+      const request = attempt("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* turns
+      const session = fake.sessions().find((session) => session.statements.some((sql) => sql.includes("31536000")))
+      assert(session)
+      session.frozen = true
+      yield* other.release(holder)
+      yield* turns
+      assert.strictEqual(fake.holder("key"), session.id, "the server granted it, and the answer is on its way")
+      yield* Fiber.interrupt(waiting)
+      const leaving = yield* start(backend.release(request))
+      yield* turns
+      fake.thaw(session)
+      assert.isTrue(yield* Fiber.join(leaving))
+      assert.isUndefined(fake.holder("key"))
+      assert.include(fake.sessions(), session, "the connection is used again")
+    }))
+
+  it.effect("a session of another server is closed instead of killed: its number means somebody else there", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended
+      const request = attempt("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* turns
+      fake.restartClock()
+      yield* Fiber.interrupt(waiting)
+      assert.isFalse(yield* backend.release(request))
+      assert.strictEqual(asked(fake, "KILL"), 0)
+      assert.strictEqual(fake.waiters("key"), 0)
+    }))
+
+  it.effect("a wait that somebody else ended begins again, at the end of the line", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended
+      const request = attempt("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* turns
+      for (const errno of [1317, 3024, 3058, 1213, 1969]) {
+        fake.endWait("key", FakeServer.serverError(errno))
+        yield* turns
+        yield* TestClock.adjust("2 seconds")
+        yield* turns
+        assert.strictEqual(fake.waiters("key"), 1, `after ${errno}`)
+      }
+      fake.endWait("key", null)
+      yield* turns
+      yield* TestClock.adjust("2 seconds")
+      yield* turns
+      assert.strictEqual(fake.waiters("key"), 1, "after NULL")
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      assert.isTrue(yield* backend.release(request))
+    }))
+
+  it.effect("a wait whose session was killed begins again on another one", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended
+      const request = attempt("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* turns
+      const session = fake.sessions().find((session) => session.statements.some((sql) => sql.includes("31536000")))
+      fake.kill(session?.id ?? 0)
+      yield* turns
+      yield* TestClock.adjust("10 millis")
+      yield* turns
+      assert.strictEqual(fake.waiters("key"), 1)
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      assert.isTrue(yield* backend.release(request))
+    }))
+
+  it.effect("a server that ends every wait at once is an error", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended
+      fake.fault = (sql) => sql.includes("31536000") ? FakeServer.serverError(1317, "no waiting here") : undefined
+      const waiting = yield* start(backend.acquire(attempt("key")))
+      yield* turns
+      yield* TestClock.adjust("5 seconds")
+      const error = yield* Effect.flip(Fiber.join(waiting))
+      assert.strictEqual(error.reason, "Rejected")
+      assert.include(error.message, "no waiting here")
+    }))
+
+  it.effect("an error that says nothing about the lock is reported, and the lock is given back", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const request = attempt("key")
+      fake.fault = (sql) => sql.includes("GET_LOCK") ? FakeServer.serverError(1105, "unknown error") : undefined
+      assert.strictEqual((yield* Effect.flip(backend.tryAcquire(request))).reason, "Rejected")
+      fake.fault = () => undefined
+      const before = asked(fake, "RELEASE_LOCK")
+      yield* backend.release(request)
+      assert.strictEqual(asked(fake, "RELEASE_LOCK") - before, 1)
+    }))
+
+  it.effect("a deadlock that a single attempt is told of means that the key is held", () =>
+    Effect.gen(function*() {
+      for (const errno of [3058, 1213]) {
+        const fake = FakeServer.make()
+        const backend = yield* backendOf(fake)
+        fake.fault = (sql) => sql.includes("GET_LOCK") ? FakeServer.serverError(errno) : undefined
+        assert.strictEqual((yield* backend.tryAcquire(attempt("key")))._tag, "None")
+      }
+    }))
+
+  it.effect("two attempts of one program never ask one session for the same key", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const first = attempt("key")
+      const second = attempt("key")
+      expectSome(yield* backend.tryAcquire(first))
+      assert.strictEqual((yield* backend.tryAcquire(attempt("key")))._tag, "None")
+      const releasing = yield* start(backend.release(first))
+      const acquired = yield* backend.acquire(second)
+      assert.isTrue(yield* Fiber.join(releasing))
+      assert.isAbove(Number(acquired.fencingToken), 0)
+      assert.strictEqual((yield* backend.tryAcquire(attempt("key")))._tag, "None")
+      assert.isTrue(yield* backend.release(second))
+      assert.isUndefined(fake.holder("key"), "one release is enough")
+    }))
+
+  it.effect("a try that comes together with the release gets the key", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const first = attempt("key")
+      expectSome(yield* backend.tryAcquire(first))
+      const [released, next] = yield* Effect.all([backend.release(first), backend.tryAcquire(attempt("key"))], {
+        concurrency: 2
+      })
+      assert.isTrue(released)
+      expectSome(next)
+    }))
+})
