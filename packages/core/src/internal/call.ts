@@ -81,7 +81,7 @@ export class Call<A, E> extends Alarm {
   /** The grant is believed: the wait is over. A section is interrupted when its lease is lost. */
   granted(holding: Holding, now: number): void {
     this.holding = holding
-    if (this.isSection) holding.section = this
+    if (!this.isSection) holding.section = undefined
     this.engine.watchdog.clear(this)
     this.engine.telemetry.granted(now - this.started)
   }
@@ -90,6 +90,7 @@ export class Call<A, E> extends Alarm {
   returning(result: Exit.Exit<A, E>): void {
     if (this.answered) return
     this.result = result
+    if (this.engine.gone) return this.ring()
     this.engine.watchdog.set(this, this.engine.watchdog.now() + longestGoodbye)
   }
 

@@ -40,10 +40,13 @@ export class Engine {
   readonly backend: LockBackend["Service"]
   readonly watchdog: Watchdog
   readonly telemetry: Telemetry
+  /** The layer is closing: nothing is taken any more. */
   closed = false
+  /** The layer is closed: nobody keeps the time any more, so nobody is to wait. */
+  gone = false
   private readonly context: Context.Context<never>
   private readonly lines = new Map<string, Line>()
-  /** Every lease from its grant, and every failed attempt, until it is given back. */
+  /** Every attempt from its first request until it is known that it holds nothing, or is given back. */
   private readonly live = new Set<Holding>()
   private onIdle: (() => void) | undefined
 
@@ -125,9 +128,11 @@ export class Engine {
     return Effect.suspend(() => {
       if (this.closed) {
         place.leave()
-        return this.closedError
+        return Effect.fail(this.closedError)
       }
       const holding = new Holding(this, call.key, plan, place)
+      holding.section = call
+      this.live.add(holding)
       const answer = this.asked<Option.Option<Grant>, LockBackendError>(() =>
         wait ? Effect.asSome(this.backend.acquire(holding)) : this.backend.tryAcquire(holding)
       )
@@ -136,6 +141,7 @@ export class Engine {
         onSuccess: (grant) => {
           if (Option.isNone(grant)) {
             place.leave()
+            this.forget(holding)
             return this.held(call.key)
           }
           const now = this.watchdog.now()
@@ -172,7 +178,6 @@ export class Engine {
   ): Effect.Effect<Taken, LockBackendError> {
     const now = this.watchdog.now()
     if (!holding.hold(now)) return this.startOver(call, holding, wait)
-    this.live.add(holding)
     call.granted(holding, now)
     return Effect.succeed(holding)
   }
@@ -195,16 +200,18 @@ export class Engine {
     holding: Holding,
     cause: Cause.Cause<LockBackendError>
   ): Effect.Effect<never, LockBackendError> {
-    const error = Cause.findErrorOption(cause)
+    // Closing the layer interrupts those who ask.
+    const reply = this.closed && Cause.hasInterruptsOnly(cause) ? Cause.fail(this.closedError) : cause
+    const error = Cause.findErrorOption(reply)
     if (Option.isSome(error)) {
       const { reason } = error.value
       if (reason === "Unreachable" || reason === "Timeout") holding.place?.failAll(error.value)
-      call.answer(Exit.failCause(cause))
+      call.answer(Exit.failCause(reply))
     } else {
-      call.returning(Exit.failCause(cause))
+      call.returning(Exit.failCause(reply))
     }
     holding.unknown(this.watchdog.now())
-    return Effect.flatMap(this.giveBack(holding), () => Effect.failCause(cause))
+    return Effect.flatMap(this.giveBack(holding), () => Effect.failCause(reply))
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -239,7 +246,7 @@ export class Engine {
         holding.place?.leave()
         holding.releaseError = this.releaseError(cause)
         const over = this.backend.tenure === "lease" && holding.ended(this.watchdog.now())
-        if (over || this.closed) return this.returned(holding)
+        if (over || this.gone) return this.returned(holding)
         const message = `Lock "${holding.key}" is not given back yet: ${holding.releaseError.message}`
         return Effect.logWarning(message).pipe(
           Effect.andThen(this.asked(() => Effect.sleep(retryIn))),
@@ -263,17 +270,22 @@ export class Engine {
   private returned(holding: Holding): Effect.Effect<void> {
     return Effect.sync(() => {
       holding.duty = "done"
-      this.live.delete(holding)
       holding.place?.leave()
       holding.tellReturned()
-      if (this.live.size === 0) this.onIdle?.()
+      this.forget(holding)
     })
+  }
+
+  private forget(holding: Holding): void {
+    this.live.delete(holding)
+    if (this.live.size === 0) this.onIdle?.()
   }
 
   /** Waits until the lease is given back; `false`: not within the limit, in milliseconds. */
   private awaitReturn(holding: Holding, limit: number): Effect.Effect<boolean> {
     return Effect.callback<boolean>((resume) => {
       if (holding.duty === "done") return resume(Effect.succeed(true))
+      if (this.gone && limit !== Number.POSITIVE_INFINITY) return resume(Effect.succeed(false))
       const timer = new Timer(() => resume(Effect.succeed(false)))
       holding.onReturned(() => {
         this.watchdog.clear(timer)
@@ -299,15 +311,13 @@ export class Engine {
   // The layer
   // -------------------------------------------------------------------------------------------------------------------
 
-  private get closedError(): Effect.Effect<never, LockBackendError> {
-    return Effect.fail(
-      new LockBackendError({
-        backend: this.backend.name,
-        operation: "acquire",
-        reason: "Unreachable",
-        detail: "the Lock layer is closed"
-      })
-    )
+  private get closedError(): LockBackendError {
+    return new LockBackendError({
+      backend: this.backend.name,
+      operation: "acquire",
+      reason: "Unreachable",
+      detail: "the Lock layer is closed"
+    })
   }
 
   /** The machine slept: whether its leases outlived that is asked now. */
@@ -317,17 +327,23 @@ export class Engine {
     }
   }
 
-  /** Ends what is still held, and waits a little until it is given back. */
+  /** Ends what is asked for and what is held, and waits a little until it is given back. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.closed = true
+    for (const line of this.lines.values()) line.failQueued(this.closedError)
     for (const holding of this.live) {
+      if (holding.state === "asking") holding.section?.interrupt()
       holding.lose("session")
-      if (holding.section === undefined) this.runFork(this.giveBack(holding))
+      if (holding.section === undefined && holding.duty === "owed") this.runFork(this.giveBack(holding))
     }
-    return Effect.callback<void>((resume) => {
+    const idle = Effect.callback<void>((resume) => {
       this.onIdle = () => resume(Effect.void)
       if (this.live.size === 0) return this.onIdle()
       this.watchdog.set(new Timer(this.onIdle), this.watchdog.now() + longestGoodbye)
+    })
+    return Effect.map(idle, () => {
+      this.gone = true
+      this.watchdog.ringAll()
     })
   })
 }

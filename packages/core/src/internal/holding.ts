@@ -35,7 +35,7 @@ export class Holding extends Alarm implements LockRequest, Lease {
   duty: "owed" | "running" | "done" = "owed"
   /** The error of the latest release that failed. */
   releaseError: LockBackendError | undefined
-  /** What runs under this lease, and is interrupted when it is lost. */
+  /** Who asks for this lease, and then runs under it: interrupted when it is lost. */
   section: { interrupt(): void } | undefined
   private readonly engine: Engine
   private renewing: Fiber.Fiber<void> | undefined

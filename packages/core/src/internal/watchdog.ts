@@ -69,6 +69,15 @@ export class Watchdog {
     this.down(last.slot)
   }
 
+  /** Rings everything, due or not: the time is kept no longer. */
+  ringAll(): void {
+    for (const alarm of this.heap.slice()) {
+      if (alarm.slot === -1) continue
+      this.clear(alarm)
+      alarm.ring(this.now())
+    }
+  }
+
   /** Rings what is due, sleeps until the next is; `onSlept` is called when the machine has slept. */
   run(onSlept: () => void): Effect.Effect<never> {
     const awake = Effect.callback<void>((resume) => {
