@@ -1,0 +1,256 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Exit, Fiber, Option } from "effect"
+import {
+  assertClean,
+  assertError,
+  build,
+  elapse,
+  ended,
+  errorOf,
+  fixture,
+  isPending,
+  jumpingClock,
+  scenario,
+  seconds,
+  settle,
+  start
+} from "./fixture.ts"
+
+const ttl = { ttl: "9 seconds" } as const
+
+describe("a grant that was long on its way", () => {
+  it.effect("is believed when less than a third of the ttl is gone", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("acquire", { after: 2999 })
+      yield* start(lock.withLock("k", Effect.never, ttl))
+      yield* elapse(2999)
+      assert.strictEqual(backend.count("renew"), 0)
+    }))
+
+  it.effect("is confirmed by a renewal first when a third is gone", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const runs: Array<number> = []
+      backend.script("acquire", { after: 3000 })
+      backend.script("tryAcquire", { after: 3000 })
+      backend.always("renew", { before: 100, after: 100 })
+      const section = yield* start(lock.withLock("k", Effect.sync(() => runs.push(1)), ttl))
+      const lease = yield* start(lock.tryAcquire("other", ttl))
+      yield* elapse(3000)
+      assert.strictEqual(backend.count("renew"), 2)
+      yield* elapse(199)
+      assert.isTrue(isPending(section) && isPending(lease) && runs.length === 0, "nothing starts before the answer")
+      yield* elapse(1)
+      assert.isTrue(Exit.isSuccess(ended(section, "confirmed")))
+      const held = Option.getOrElse(yield* Fiber.join(lease), () => assert.fail("it was confirmed"))
+      assert.deepStrictEqual(yield* held.remaining, Duration.millis(9000 - 92 - 100), "counted from the renewal")
+    }))
+
+  it.effect("has the token of the confirmation", () =>
+    scenario(function*() {
+      const { backend } = yield* fixture()
+      backend.script("acquire", { after: seconds(3) })
+      const confirming = {
+        ...backend,
+        renew: (request: Parameters<typeof backend.renew>[0]) =>
+          Effect.map(backend.renew(request), Option.map((validity) => ({ ...validity, fencingToken: 77n })))
+      }
+      const other = yield* build(confirming, yield* Effect.scope)
+      const token = yield* start(other.withLock("k", (lease) => Effect.succeed(lease.fencingToken), ttl))
+      yield* elapse(seconds(3))
+      assert.deepStrictEqual(ended(token, "confirmed"), Exit.succeed(77n))
+    }))
+
+  it.effect("whose time is over means: still waiting, with a new owner", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("acquire", { after: seconds(10) })
+      const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.fencingToken), ttl))
+      yield* elapse(seconds(10))
+      assert.deepStrictEqual(ended(section, "the second attempt"), Exit.succeed(2n))
+      assert.strictEqual(new Set(backend.requests.map(({ owner }) => owner)).size, 2)
+      assertClean(backend)
+    }))
+
+  it.effect("whose time is over is none for an attempt that does not wait", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("tryAcquire", { after: seconds(10) })
+      const section = yield* start(lock.withLockIfAvailable("k", Effect.die("run"), ttl))
+      yield* elapse(seconds(10))
+      assert.deepStrictEqual(ended(section, "too late"), Exit.succeed(Option.none()))
+      assertClean(backend)
+    }))
+
+  it.effect("keeps its place in the local line while it waits again, until its timeout", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const order: Array<number> = []
+      backend.script("acquire", { after: seconds(10) }, { after: seconds(10) }, { after: seconds(1) })
+      const work = (i: number) => lock.withLock("k", Effect.sync(() => order.push(i)), ttl)
+      yield* start(work(1))
+      yield* start(work(2))
+      const third = yield* start(lock.withLock("k", Effect.void, { ...ttl, timeout: "15 seconds" }))
+      yield* elapse(seconds(15))
+      assertError(errorOf(ended(third, "in time"), "timeout"), { reason: "timeout" })
+      yield* elapse(seconds(6))
+      assert.deepStrictEqual(order, [1, 2])
+      assertClean(backend)
+    }))
+
+  it.effect("whose confirmation fails is given back, and fails those behind", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("acquire", { after: seconds(3) })
+      backend.script("renew", { fails: "Unreachable" })
+      const sections = yield* Effect.forEach([1, 2], () => start(lock.withLock("k", Effect.die("run"), ttl)))
+      yield* elapse(seconds(3))
+      for (const section of sections) {
+        assertError(errorOf(ended(section, "failed"), "failed"), { _tag: "LockBackendError", reason: "Unreachable" })
+      }
+      assertClean(backend)
+    }))
+
+  it.effect("whose confirmation hangs ends with the timeout or an interruption", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.always("acquire", { after: seconds(3) })
+      backend.always("renew", { after: "never" })
+      const timed = yield* start(lock.withLock("k", Effect.die("run"), { ...ttl, timeout: "5 seconds" }))
+      const other = yield* start(Effect.scoped(lock.acquire("other", ttl)))
+      yield* elapse(seconds(5))
+      assertError(errorOf(ended(timed, "in time"), "timeout"), { reason: "timeout" })
+      yield* Fiber.interrupt(other)
+      assertClean(backend)
+    }))
+
+  it.effect("late out of a dead network never starts a section, however often", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.always("acquire", { after: seconds(20) })
+      const section = yield* start(lock.withLock("k", Effect.die("run"), { ...ttl, timeout: "2 minutes" }))
+      yield* elapse(seconds(120))
+      assertError(errorOf(ended(section, "in time"), "timeout"), { reason: "timeout" })
+      yield* elapse(seconds(60))
+      assertClean(backend)
+    }))
+})
+
+describe("a machine that slept", () => {
+  it.effect("asks whether its leases outlived that, and goes on when they did", () =>
+    scenario(function*() {
+      const { clock, sleep } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        const section = yield* start(lock.withLock("k", Effect.never))
+        const lease = yield* lock.acquire("other", { renew: false })
+        yield* sleep(5000)
+        assert.isFalse(yield* lease.isHeld, "nobody knows")
+        yield* elapse(seconds(1))
+        assert.strictEqual(backend.count("renew"), 2, "noticed within a second")
+        assert.isTrue(yield* lease.isHeld, "now it is known")
+        assert.isTrue(isPending(section))
+        yield* elapse(seconds(5))
+        assert.strictEqual(backend.count("renew"), 2, "asked once")
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.effect("has lost what the backend says it has lost", () =>
+    scenario(function*() {
+      const { clock, sleep } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        const section = yield* start(lock.withLock("k", Effect.never))
+        yield* sleep(60_000)
+        backend.forget("k")
+        yield* elapse(seconds(1))
+        assertError(errorOf(ended(section, "asked"), "lost"), { _tag: "LockLost", reason: "taken" })
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.effect("and a program that ended before anybody noticed: its lease is confirmed first", () =>
+    scenario(function*() {
+      const { clock, sleep } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        assert.strictEqual(yield* lock.withLock("k", Effect.as(sleep(5000), 1)), 1, "it outlived that")
+        assert.strictEqual(backend.count("renew"), 1)
+        const slept = Effect.andThen(sleep(60_000), Effect.sync(() => backend.forget("k")))
+        const lost = yield* Effect.exit(lock.withLock("k", slept))
+        assertError(errorOf(lost, "gone"), { _tag: "LockLost", reason: "taken" })
+        backend.script("renew", { fails: "Unreachable" })
+        const unknown = yield* Effect.exit(lock.withLock("k", sleep(60_000)))
+        assertError(errorOf(unknown, "not known"), { _tag: "LockLost", reason: "expired" })
+        backend.always("renew", { after: "never" })
+        const hangs = yield* start(lock.withLock("k", sleep(60_000)))
+        yield* elapse(seconds(40))
+        assertError(errorOf(ended(hangs, "at the deadline"), "not known"), { _tag: "LockLost", reason: "expired" })
+        yield* settle
+        assertClean(backend)
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.effect("while it waited for its grant confirms it", () =>
+    scenario(function*() {
+      const { clock, sleep } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        backend.script("acquire", { after: 500 })
+        const section = yield* start(lock.withLock("k", Effect.succeed(1)))
+        yield* sleep(5000)
+        yield* elapse(500)
+        assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(1))
+        assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "release"])
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.effect("while it confirmed confirms again", () =>
+    scenario(function*() {
+      const { clock, sleep } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        backend.script("acquire", { after: 500 })
+        backend.script("renew", { after: 500 })
+        const section = yield* start(lock.withLock("k", Effect.sync(() => backend.count("renew"))))
+        yield* sleep(5000)
+        yield* elapse(500)
+        yield* sleep(5000)
+        yield* elapse(500)
+        assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(2))
+        assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "renew", "release"])
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.effect("and a clock set back, or forward by little, is no sleep", () =>
+    scenario(function*() {
+      const { clock, sleep } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        const section = yield* start(lock.withLock("k", Effect.never))
+        yield* sleep(-60_000)
+        yield* elapse(seconds(2))
+        yield* sleep(300)
+        yield* elapse(seconds(2))
+        assert.strictEqual(backend.count("renew"), 0)
+        assert.isTrue(isPending(section))
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+})
+
+describe("a caller with a clock of its own", () => {
+  it.effect("changes nothing: the time of a lease is the time of the layer", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const { block, clock } = yield* jumpingClock
+      yield* block(1_000_000)
+      const section = yield* start(
+        Effect.provideService(lock.withLock("k", Effect.never, ttl), Clock.Clock, clock)
+      )
+      yield* elapse(seconds(60))
+      assert.isTrue(isPending(section))
+      backend.always("renew", { arrives: false, after: "never" })
+      yield* elapse(seconds(11))
+      assertError(errorOf(ended(section, "at the deadline"), "lost"), { _tag: "LockLost" })
+    }))
+})

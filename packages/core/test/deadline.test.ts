@@ -1,0 +1,229 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Exit } from "effect"
+import {
+  assertClean,
+  assertError,
+  elapse,
+  ended,
+  errorOf,
+  fixture,
+  isPending,
+  jumpingClock,
+  scenario,
+  seconds,
+  settle,
+  start
+} from "./fixture.ts"
+
+const ttl = { ttl: "10 seconds" } as const
+/** The last millisecond of a lease of 10 seconds: 1 % and 2 ms before its end. */
+const deadline = 9_898
+
+describe("the deadline", () => {
+  it.effect.each(
+    [
+      ["are never answered", { after: "never" }],
+      ["are lost on the way", { arrives: false, after: "never" }],
+      ["fail", { arrives: false, fails: "Unreachable" }],
+      ["fail slowly", { arrives: false, after: "2 seconds", fails: "Timeout" }],
+      ["die", { dies: "defect", arrives: false }],
+      ["throw", { throws: new Error("thrown") }]
+    ] as const
+  )("comes when it comes, and not later, though renewals %s", ([, step]) =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.always("renew", step)
+      const interrupted: Array<string> = []
+      const program = Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push("program")))
+      const section = yield* start(lock.withLock("k", program, ttl))
+      const lease = yield* lock.acquire("other", ttl)
+      const lost = yield* start(lease.lost)
+      yield* elapse(deadline - 1)
+      assert.deepStrictEqual(interrupted, [], "an error is not a loss")
+      assert.isTrue(isPending(section) && isPending(lost) && (yield* lease.isHeld), "an error is not a loss")
+      yield* elapse(1)
+      assert.deepStrictEqual(interrupted, ["program"])
+      assertError(errorOf(ended(lost, "at the deadline"), "lost"), { _tag: "LockLost", reason: "expired" })
+      assert.isFalse(yield* lease.isHeld)
+      yield* elapse(seconds(1))
+      assertError(errorOf(ended(section, "in a second"), "lost"), { _tag: "LockLost", reason: "expired" })
+    }))
+
+  it.effect("counts from the time before the request, by the backend's word", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("acquire", { after: "3 seconds" })
+      const section = yield* start(lock.withLock("k", Effect.never, { ...ttl, renew: false }))
+      yield* elapse(deadline - 1)
+      assert.isTrue(isPending(section))
+      yield* elapse(1)
+      assertError(errorOf(ended(section, "at the deadline"), "lost"), { reason: "expired" })
+    }))
+
+  it.effect("moves with every answered renewal, and only with those", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const section = yield* start(lock.withLock("k", Effect.never, ttl))
+      yield* elapse(seconds(60))
+      const renewals = backend.log.filter(({ verb }) => verb === "renew")
+      const last = renewals[renewals.length - 1]?.at ?? 0
+      backend.always("renew", { arrives: false, after: "never" })
+      yield* elapse(last + deadline - seconds(60) - 1)
+      assert.isTrue(isPending(section))
+      yield* elapse(seconds(1))
+      assert.isTrue(isPending(section), "a renewal is in flight")
+      yield* elapse(1)
+      assertError(errorOf(ended(section, "at the deadline"), "lost"), { reason: "expired" })
+    }))
+
+  it.effect("a renewal that fails is tried again soon, ever less often, and saves the lease", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const section = yield* start(lock.withLock("k", Effect.never))
+      backend.always("renew", { arrives: false, fails: "Unreachable" })
+      yield* elapse(seconds(25))
+      const at = backend.log.filter(({ verb }) => verb === "renew").map((asked) => asked.at)
+      assert.isAtLeast(at.length, 6)
+      assert.isAtMost(at.length, 12)
+      const gaps = at.slice(1).map((t, i) => t - (at[i] ?? 0))
+      assert.isAtMost(gaps[0] ?? Infinity, 200)
+      assert.isTrue(gaps.every((gap, i) => i === 0 || gap >= (gaps[i - 1] ?? 0)), `backoff: ${gaps}`)
+      backend.always("renew", {})
+      yield* elapse(seconds(60))
+      assert.isTrue(isPending(section))
+    }))
+
+  it.effect("a renewal that is answered with none is a loss at once", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const section = yield* start(lock.withLock("k", Effect.never, ttl))
+      const lease = yield* lock.acquire("other", ttl)
+      backend.forget("k")
+      backend.forget("other")
+      yield* elapse(seconds(3))
+      assert.isTrue(isPending(section) && (yield* lease.isHeld), "nobody has told us")
+      yield* elapse(400)
+      assertError(errorOf(ended(section, "told by the renewal"), "lost"), { _tag: "LockLost", reason: "taken" })
+      assertError(yield* Effect.flip(lease.lost), { _tag: "LockLost", reason: "taken" })
+      assert.strictEqual(backend.count("acquire"), 2, "nothing is taken again")
+    }))
+
+  it.effect("a loss that the backend pushes is a loss at once", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      for (const reason of ["session", "taken", "expired"] as const) {
+        const section = yield* start(lock.withLock("k", Effect.never))
+        backend.requests[backend.requests.length - 1]?.onLost(reason)
+        yield* settle
+        assertError(errorOf(ended(section, "lost"), "lost"), { _tag: "LockLost", reason })
+        assertClean(backend)
+      }
+    }))
+
+  it.effect("a loss that is pushed before the grant is known, or after the release, harms nobody", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("acquire", { after: 100 })
+      const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.owner)))
+      const [first] = backend.requests
+      first?.onLost("session")
+      first?.onLost("session")
+      yield* elapse(100)
+      const owner = ended(section, "asked again with a new owner")
+      assert.deepStrictEqual(owner, Exit.succeed(backend.requests[1]?.owner ?? "nobody"))
+      assert.strictEqual(backend.requests.length, 2)
+      for (const request of backend.requests) request.onLost("taken")
+      yield* settle
+      assertClean(backend)
+      const none = yield* start(lock.tryAcquire("k"))
+      assert.isTrue(Exit.isSuccess(ended(none, "free")))
+    }))
+
+  it.effect("ends the program, whose finalizers run before the answer", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const events: Array<string> = []
+      const program = Effect.onInterrupt(
+        Effect.never,
+        () => Effect.andThen(Effect.sleep(50), Effect.sync(() => events.push("finalized")))
+      )
+      const section = yield* start(
+        Effect.onExit(lock.withLock("k", program), () => Effect.sync(() => events.push("answered")))
+      )
+      backend.revoke("k")
+      yield* elapse(49)
+      assert.isTrue(isPending(section))
+      yield* elapse(1)
+      assertError(errorOf(ended(section, "finalized"), "lost"), { _tag: "LockLost" })
+      assert.deepStrictEqual(events, ["finalized", "answered"])
+    }))
+
+  it.effect("a program that catches everything, or fails by itself while it is interrupted, can not hide the loss", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const programs: ReadonlyArray<Effect.Effect<unknown, string>> = [
+        Effect.catchCause(Effect.never, () => Effect.succeed("caught")),
+        Effect.exit(Effect.never),
+        Effect.uninterruptible(Effect.as(Effect.sleep(50), "slow")),
+        Effect.onInterrupt(Effect.never, () => Effect.die("in the finalizer")),
+        Effect.uninterruptible(Effect.andThen(Effect.sleep(50), Effect.fail("mine")))
+      ]
+      for (const program of programs) {
+        const section = yield* start(lock.withLock("k", program))
+        backend.revoke("k")
+        yield* elapse(50)
+        const exit = ended(section, "lost")
+        assertError(errorOf(exit, "lost"), { _tag: "LockLost" })
+      }
+      const exit = yield* start(lock.withLock("k", programs[3] ?? assert.fail()))
+      backend.revoke("k")
+      yield* settle
+      assert.isTrue(Exit.hasDies(ended(exit, "lost")), "a defect is not swallowed")
+    }))
+
+  it.effect("is read once more when the program has ended: nobody could interrupt a blocked event loop", () =>
+    scenario(function*() {
+      const { block, clock } = yield* jumpingClock
+      yield* Effect.gen(function*() {
+        const { backend, lock } = yield* fixture()
+        const late = yield* Effect.exit(lock.withLock("k", Effect.as(block(deadline), "done"), ttl))
+        assertError(errorOf(late, "late"), { _tag: "LockLost", reason: "expired" })
+        const inTime = yield* lock.withLock("k", Effect.as(block(deadline - 1), "done"), ttl)
+        assert.strictEqual(inTime, "done")
+        const failed = yield* Effect.exit(lock.withLock("k", Effect.andThen(block(deadline), Effect.fail("mine")), ttl))
+        assertError(errorOf(failed, "late"), { _tag: "LockLost" })
+        const closing = Effect.addFinalizer(() => block(deadline))
+        assertError(errorOf(yield* Effect.exit(lock.withLock("k", closing, ttl)), "late"), { _tag: "LockLost" })
+        const none = yield* Effect.exit(lock.withLockIfAvailable("k", block(deadline), ttl))
+        assertError(errorOf(none, "late"), { _tag: "LockLost" })
+        assertClean(backend)
+        const lease = yield* lock.acquire("k", ttl)
+        yield* block(deadline)
+        assert.isFalse(yield* lease.isHeld, "a lease knows it too")
+        assertError(yield* Effect.flip(lease.lost), { reason: "expired" })
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.effect("of maxHold comes in spite of renewals", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const section = yield* start(lock.withLock("k", Effect.never, { ...ttl, maxHold: "1 minute" }))
+      yield* elapse(seconds(60) - 1)
+      assert.isTrue(isPending(section))
+      yield* elapse(1)
+      assertError(errorOf(ended(section, "over"), "over"), { _tag: "LockLost", reason: "maxHold" })
+      const short = yield* start(lock.withLock("k", Effect.never, { ...ttl, maxHold: "1 second" }))
+      yield* elapse(seconds(1))
+      assertError(errorOf(ended(short, "over"), "over"), { reason: "maxHold" })
+      assertClean(backend)
+    }))
+
+  it.effect("is kept when time moves in large steps", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      const section = yield* start(lock.withLock("k", Effect.as(Effect.sleep("1 hour"), 1)))
+      yield* elapse(seconds(3600))
+      assert.deepStrictEqual(ended(section, "held for an hour"), Exit.succeed(1))
+      assertClean(backend)
+    }))
+})

@@ -1,0 +1,119 @@
+/**
+ * What the tests of the engine share: a `Lock` over a scripted backend, and the question whether anything is left.
+ */
+import { Lock, LockBackend } from "@dlock/core"
+import { assert } from "@effect/vitest"
+import { Context, Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { Engine } from "../src/internal/engine.ts"
+import * as ScriptedBackend from "./ScriptedBackend.ts"
+
+export const seconds = (n: number) => n * 1000
+
+/** Turns of the event loop, without time: whatever can go on, goes on. */
+export const settle = Effect.repeat(Effect.yieldNow, { times: 5 })
+
+/** A test. What it leaves behind is given back when it has ended, for which time must go on. */
+export const scenario = <Eff extends Effect.Effect<unknown, unknown, unknown>, A>(
+  body: () => Generator<Eff, A, never>
+) =>
+  Effect.onExit(
+    Effect.gen(body),
+    () => Effect.forkDetach(Effect.repeat(TestClock.adjust("1 second"), { times: 15 }))
+  )
+
+/** Forks and lets it run until it waits. */
+export const start = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.tap(Effect.forkChild(effect, { startImmediately: true }), () => settle)
+
+export const elapse = (millis: number) => Effect.andThen(TestClock.adjust(millis), settle)
+
+/** The exit of a fiber that must have ended by now. */
+export const ended = <A, E>(fiber: Fiber.Fiber<A, E>, property: string): Exit.Exit<A, E> =>
+  fiber.pollUnsafe() ?? assert.fail(`${property}: it has not ended`)
+
+export const isPending = (fiber: Fiber.Fiber<unknown, unknown>): boolean => fiber.pollUnsafe() === undefined
+
+/** The error that an exit failed with. */
+export const errorOf = <A, E>(exit: Exit.Exit<A, E>, property: string): E => {
+  if (Exit.isSuccess(exit)) return assert.fail(`${property}: it succeeded`)
+  for (const reason of exit.cause.reasons) {
+    if (reason._tag === "Fail") return reason.error
+  }
+  return assert.fail(`${property}: no error in ${String(exit.cause)}`)
+}
+
+/** An error with at least these fields. */
+export const assertError = (error: unknown, fields: Readonly<Record<string, unknown>>, property?: string): void =>
+  assert.deepInclude(Object(error), fields, property)
+
+// The engine is hidden behind the service; whether it has forgotten everything can only be seen inside.
+const engines = new WeakMap<LockBackend["Service"], Set<Engine>>()
+const { take } = Engine.prototype
+Reflect.set(Engine.prototype, "take", function(this: Engine, ...args: ReadonlyArray<unknown>) {
+  const known = engines.get(this.backend)
+  if (known === undefined) engines.set(this.backend, new Set([this]))
+  else known.add(this)
+  return Reflect.apply(take, this, args)
+})
+
+const sizeOf = (engine: Engine, field: "lines" | "live"): number => {
+  const value: unknown = Reflect.get(engine, field)
+  return value instanceof Map || value instanceof Set ? value.size : assert.fail(`the engine has no ${field}`)
+}
+
+/** What is left in the memory of the engines over a backend. */
+export const leftovers = (backend: LockBackend["Service"]): ReadonlyArray<string> =>
+  [...engines.get(backend) ?? []].flatMap((engine) => [
+    ...sizeOf(engine, "lines") === 0 ? [] : [`${sizeOf(engine, "lines")} local lines`],
+    ...sizeOf(engine, "live") === 0 ? [] : [`${sizeOf(engine, "live")} leases to give back`],
+    ...engine.watchdog.alarms.length === 0 ? [] : [`${engine.watchdog.alarms.length} alarms`]
+  ])
+
+/** Nothing is held, queued, under way or remembered. */
+export const assertClean = (backend: ScriptedBackend.ScriptedBackend, property = "nothing is left"): void => {
+  assert.isTrue(backend.isIdle(), `${property}: on the server`)
+  assert.deepStrictEqual(leftovers(backend), [], property)
+}
+
+/** The clock of the test, whose two times can jump: wall time when the machine sleeps, both when nothing else can run. */
+export const jumpingClock = Effect.map(TestClock.testClockWith(Effect.succeed), (clock) => {
+  let slept = 0
+  let blocked = 0
+  const jumping: TestClock.TestClock = {
+    ...clock,
+    currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + slept + blocked,
+    currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe() + BigInt(slept + blocked) * 1_000_000n,
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + BigInt(blocked) * 1_000_000n
+  }
+  return {
+    clock: jumping,
+    /** The machine sleeps: wall time goes on, monotonic time and timers stand still. */
+    sleep: (millis: number) => Effect.sync(() => slept += millis),
+    /** The event loop is blocked: time goes on and no timer fires. */
+    block: (millis: number) => Effect.sync(() => blocked += millis)
+  }
+})
+
+export interface Fixture {
+  readonly lock: Lock["Service"]
+  readonly backend: ScriptedBackend.ScriptedBackend
+  /** Ends the layer. */
+  readonly close: Effect.Effect<void>
+}
+
+export const build = (backend: LockBackend["Service"], scope: Scope.Scope): Effect.Effect<Lock["Service"]> =>
+  Effect.map(
+    Layer.buildWithScope(Layer.provide(Layer.fresh(Lock.layer), Layer.succeed(LockBackend, backend)), scope),
+    (context) => Context.get(context, Lock)
+  )
+
+/** A lock over a fresh scripted backend, until the scope of the test closes. */
+export const fixture = Effect.fnUntraced(function*(
+  options?: ScriptedBackend.Options
+): Effect.fn.Return<Fixture, never, Scope.Scope> {
+  const backend = yield* ScriptedBackend.make(options)
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const lock = yield* build(backend, scope)
+  return { lock, backend, close: Scope.close(scope, Exit.void) }
+})

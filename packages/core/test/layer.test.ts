@@ -1,0 +1,126 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber } from "effect"
+import {
+  assertClean,
+  assertError,
+  build,
+  elapse,
+  ended,
+  errorOf,
+  fixture,
+  isPending,
+  scenario,
+  seconds,
+  settle,
+  start
+} from "./fixture.ts"
+
+describe("closing the layer", () => {
+  it.effect("ends sections and leases, and gives them back", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      const events: Array<string> = []
+      backend.always("release", { before: 10, onServed: () => events.push("released") })
+      const program = Effect.onInterrupt(Effect.never, () =>
+        Effect.andThen(Effect.sleep(15), Effect.sync(() => events.push("closed"))))
+      const section = yield* start(lock.withLock("a", program))
+      const lease = yield* lock.acquire("b")
+      const closing = yield* start(close)
+      yield* elapse(24)
+      assert.isTrue(isPending(closing), "it waits for what is to be given back")
+      yield* elapse(1)
+      assert.isTrue(Exit.isSuccess(ended(closing, "given back")))
+      assert.deepStrictEqual(events, ["released", "closed", "released"])
+      assertError(errorOf(ended(section, "ended"), "lost"), { _tag: "LockLost", reason: "session" })
+      assert.isFalse(yield* lease.isHeld)
+      assertError(yield* Effect.flip(lease.lost), { reason: "session" })
+      assertClean(backend)
+    }))
+
+  it.effect("ends those who ask and those who stand in line, and gives back what they may have got", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      const stranger = yield* build(backend, yield* Effect.scope)
+      const holder = yield* start(stranger.withLock("k", Effect.never))
+      const asking = yield* Effect.all([
+        start(Effect.asVoid(lock.withLock("k", Effect.die("run")))),
+        start(Effect.asVoid(lock.withLock("k", Effect.die("run")))),
+        start(Effect.asVoid(Effect.scoped(lock.acquire("k"))))
+      ])
+      yield* close
+      yield* settle
+      for (const fiber of asking) {
+        assertError(errorOf(ended(fiber, "answered"), "closed"), { _tag: "LockBackendError", reason: "Unreachable" })
+      }
+      yield* Fiber.interrupt(holder)
+      yield* settle
+      assertClean(backend)
+    }))
+
+  it.effect("waits a second for what hangs, and no longer", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      backend.always("release", { before: seconds(10) })
+      const section = yield* start(lock.withLock("a", Effect.never))
+      yield* lock.acquire("b")
+      const giving = yield* start(lock.withLock("c", Effect.succeed(1)))
+      const closing = yield* start(close)
+      yield* elapse(seconds(1))
+      assert.isTrue(Exit.isSuccess(ended(closing, "after a second")))
+      assertError(errorOf(ended(section, "answered too"), "lost"), { reason: "session" })
+      assert.deepStrictEqual(ended(giving, "answered too"), Exit.succeed(1))
+      yield* elapse(seconds(10))
+      assertClean(backend)
+    }))
+
+  it.effect("tries a failing release again while it waits", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      backend.script("release", { arrives: false, fails: "Unreachable" }, { arrives: false, fails: "Timeout" })
+      yield* lock.acquire("k")
+      const closing = yield* start(close)
+      yield* elapse(seconds(1))
+      assert.isTrue(Exit.isSuccess(ended(closing, "given back")))
+      assertClean(backend)
+    }))
+
+  it.effect("refuses whoever asks afterwards, and nothing is sent", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      yield* close
+      for (
+        const ask of [
+          Effect.asVoid(lock.withLock("k", Effect.die("run"))),
+          Effect.asVoid(lock.withLockIfAvailable("k", Effect.die("run"))),
+          Effect.asVoid(lock.acquire("k")),
+          Effect.asVoid(lock.tryAcquire("k"))
+        ]
+      ) {
+        const error = errorOf(yield* Effect.exit(ask), "closed")
+        assertError(error, { _tag: "LockBackendError", reason: "Unreachable", detail: "the Lock layer is closed" })
+      }
+      assert.deepStrictEqual(backend.log, [])
+    }))
+
+  it.effect("before the scope of a lease does not hold up that scope", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      backend.always("release", { before: seconds(10) })
+      const scoped = yield* start(Effect.scoped(Effect.gen(function*() {
+        const lease = yield* lock.acquire("k")
+        yield* Effect.flip(lease.lost)
+        yield* Effect.sleep(seconds(2))
+      })))
+      const closing = yield* start(close)
+      yield* elapse(seconds(3))
+      assert.isTrue(Exit.isSuccess(ended(closing, "closed")) && Exit.isSuccess(ended(scoped, "closed too")))
+    }))
+
+  it.effect("while nothing is held is at once, and leaves nothing", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      yield* lock.withLock("k", Effect.void)
+      yield* close
+      assertClean(backend)
+    }))
+})
