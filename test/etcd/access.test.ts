@@ -14,21 +14,25 @@ import * as Path from "node:path"
 import * as Tls from "node:tls"
 import { etcd } from "../harness/EtcdServer.ts"
 import type { Server } from "../harness/Server.ts"
-import { attempt, connect, etcdctl, freshKey, keysOf, millis, roadTo } from "./support.ts"
+import { attempt, connect, freshKey, keysOf, millis, roadTo } from "./support.ts"
 
 const secret = "hunter2-very-secret"
 
 /** A server with `root`, and `app` who may touch what begins with `locks/`. */
 const guarded = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
-  const server = yield* etcd({ version: "3.4", args })
-  const ctl = (...args: ReadonlyArray<string>) => etcdctl([server.addr], ...args)
-  yield* ctl("user", "add", "root:rootpw")
-  yield* ctl("role", "add", "locker")
-  yield* ctl("role", "grant-permission", "locker", "--prefix=true", "readwrite", "locks/")
-  yield* ctl("user", "add", `app:${secret}`)
-  yield* ctl("user", "grant-role", "app", "locker")
-  yield* ctl("user", "grant-role", "root", "root")
-  yield* ctl("auth", "enable")
+  const server = yield* etcd({ args })
+  const bare = yield* connect([server.addr])
+  yield* Effect.promise(async () => {
+    const prefix = bare.range({ prefix: "locks/" })
+    await bare.role("root").create()
+    const role = await bare.role("locker").create()
+    await role.grant({ permission: "Readwrite", range: prefix })
+    const root = await bare.user("root").create("rootpw")
+    await root.addRole("root")
+    const app = await bare.user("app").create(secret)
+    await app.addRole("locker")
+    await bare.auth.authEnable()
+  })
   return server
 })
 
@@ -165,7 +169,7 @@ describe.concurrent("etcd access", () => {
 
   it.live("somebody there who says nothing: the build fails within the dial timeout", () =>
     Effect.gen(function*() {
-      const server = yield* etcd({ version: "3.4" })
+      const server = yield* etcd({})
       const road = yield* roadTo(server.addr)
       yield* road.blackhole()
       const [exit, took] = yield* millis(
@@ -178,7 +182,7 @@ describe.concurrent("etcd access", () => {
 
   it.live("a driver of one's own: locks over it, and it stays open", () =>
     Effect.gen(function*() {
-      const server = yield* etcd({ version: "3.4" })
+      const server = yield* etcd({})
       const driver = yield* connect([server.addr])
       const key = freshKey()
       const inside = yield* withLock(key, Effect.promise(() => driver.getAll().prefix(`${key}/`).count())).pipe(
@@ -211,7 +215,7 @@ describe.concurrent("etcd access", () => {
 
   it.live("TLS: with the authority's certificate, with a client's, and with neither", () =>
     Effect.gen(function*() {
-      const server = yield* etcd({ version: "3.4" })
+      const server = yield* etcd({})
       const pem = yield* certificates
       const open = yield* terminate(server, { key: pem("server.key"), cert: pem("server.crt") })
       const strict = yield* terminate(server, {

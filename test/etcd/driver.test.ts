@@ -6,7 +6,20 @@ import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { etcd } from "../harness/EtcdServer.ts"
-import { attempt, connect, Etcd, freshKey, keysOf, lineOf, millis, roadTo, until } from "./support.ts"
+import {
+  attempt,
+  clear,
+  connect,
+  Etcd,
+  freshKey,
+  keysOf,
+  leasesOf,
+  lineOf,
+  millis,
+  revoke,
+  roadTo,
+  until
+} from "./support.ts"
 
 const roadToServer = Effect.flatMap(Etcd, ({ endpoints }) => roadTo(endpoints[0] ?? ""))
 
@@ -24,7 +37,7 @@ const lineUp = Effect.fnUntraced(function*(backend: EtcdBackend, key: string) {
 
 type EtcdBackend = Effect.Success<ReturnType<typeof EtcdLock.make>>
 
-layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3", (it) => {
+layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (it) => {
   it.effect("2: calls have no deadline: every verb ends within the command timeout in a black hole", () =>
     Effect.gen(function*() {
       const road = yield* roadToServer
@@ -74,7 +87,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3
 
   it.effect("3: the circuit breaker: half a second of outage costs no lock and no five seconds of refusal", () =>
     Effect.gen(function*() {
-      const server = yield* etcd({ version: "3.4" })
+      const server = yield* etcd({})
       const backend = yield* EtcdLock.make({ endpoints: [server.addr] })
       const held = attempt(freshKey(), "3 seconds")
       yield* backend.tryAcquire(held)
@@ -169,12 +182,8 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3
       const request = attempt(freshKey(), "1 minute")
       yield* backend.tryAcquire(request)
       yield* Effect.sleep("800 millis")
-      const { leases } = yield* Effect.promise(() => bare.leaseClient.leaseLeases())
-      const mine = yield* Effect.promise(async () =>
-        (await bare.getAll().prefix(`${request.key}/`).exec()).kvs[0]?.lease
-      )
-      assert.isTrue(leases.some(({ ID }) => ID === mine))
-      yield* Effect.promise(() => bare.leaseClient.leaseRevoke({ ID: mine ?? "0" }))
+      const [lease] = yield* leasesOf(bare, request.key)
+      yield* revoke(bare, lease)
       const [, took] = yield* millis(Deferred.await(request.lost))
       assert.isBelow(took, 1000)
     }))
@@ -193,7 +202,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3
 
   it.effect("11: a compaction kills watches, and the process: holders and waiters go on", () =>
     Effect.gen(function*() {
-      const server = yield* etcd({ version: "3.4" })
+      const server = yield* etcd({})
       const bare = yield* connect([server.addr])
       const road = yield* roadTo(server.addr)
       const backend = yield* EtcdLock.make({ endpoints: [road.addr] })
@@ -218,7 +227,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3
       assert.isTrue(yield* backend.release(holder))
       yield* Fiber.join(waiting).pipe(Effect.timeout("5 seconds"))
       yield* Effect.sleep("800 millis")
-      yield* Effect.promise(() => bare.delete().prefix(`${key}/`).exec())
+      yield* clear(bare, key)
       yield* Deferred.await(waiter.lost).pipe(Effect.timeout("5 seconds"))
     }))
 
@@ -266,7 +275,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("etcd3
 
   it.effect("sessions are shared: fifty locks of one ttl live on one lease, which goes when nobody uses it", () =>
     Effect.gen(function*() {
-      const server = yield* etcd({ version: "3.4" })
+      const server = yield* etcd({})
       const bare = yield* connect([server.addr])
       const backend = yield* EtcdLock.make({ endpoints: [server.addr] })
       const requests = Array.from({ length: 50 }, () => attempt(freshKey(), "2 seconds"))

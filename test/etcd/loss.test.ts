@@ -6,7 +6,7 @@ import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Option } from "effect"
 import type { Duration, Scope } from "effect"
-import { attempt, escaped, Etcd, etcdctl, freshKey, leaseOf, lineOf, millis, roadTo, until } from "./support.ts"
+import { attempt, clear, escaped, Etcd, freshKey, leasesOf, lineOf, millis, revoke, roadTo, until } from "./support.ts"
 
 /** When the server deletes the key, in milliseconds of the monotonic clock. */
 const whenFreed = Effect.fnUntraced(function*(key: string) {
@@ -53,7 +53,7 @@ const marginOf = (
     return freedAt - endedAt
   })
 
-layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss", (it) => {
+layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it) => {
   for (const ttl of ["2 seconds", "5 seconds", "30 seconds"] as const) {
     it.effect(`a section that is cut off ends before etcd frees the key: ttl ${ttl}`, () =>
       Effect.gen(function*() {
@@ -63,15 +63,15 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
       }))
   }
 
-  it.effect("a lease revoked with etcdctl is a loss at once, for everything on it", () =>
+  it.effect("a lease that is revoked is a loss at once, for everything on it", () =>
     Effect.gen(function*() {
       const { bare, endpoints } = yield* Etcd
       const backend = yield* EtcdLock.make({ endpoints })
       const requests = [attempt(freshKey()), attempt(freshKey())]
       for (const request of requests) yield* backend.tryAcquire(request)
       yield* Effect.sleep("1 second")
-      const lease = yield* leaseOf(bare, requests[0]?.key ?? "")
-      yield* etcdctl(endpoints, "lease", "revoke", BigInt(lease).toString(16))
+      const [lease] = yield* leasesOf(bare, requests[0]?.key ?? "")
+      yield* revoke(bare, lease)
       const [, took] = yield* millis(Effect.forEach(requests, ({ lost }) => Deferred.await(lost)))
       assert.isBelow(took, 1000, "the loss is pushed, long before the next renewal")
       for (const { losses } of requests) assert.deepStrictEqual(losses, ["session"], "the reason is the session")
@@ -84,7 +84,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
       yield* backend.release(next)
     }))
 
-  it.effect("a key deleted with etcdctl is a loss at once, of that lock alone", () =>
+  it.effect("a key that is deleted is a loss at once, of that lock alone", () =>
     Effect.gen(function*() {
       const { bare, endpoints } = yield* Etcd
       const backend = yield* EtcdLock.make({ endpoints })
@@ -92,8 +92,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
       yield* backend.tryAcquire(robbed)
       yield* backend.tryAcquire(other)
       yield* Effect.sleep("1 second")
-      const [place = ""] = yield* lineOf(bare, robbed.key)
-      yield* etcdctl(endpoints, "del", place)
+      yield* clear(bare, robbed.key)
       const [, took] = yield* millis(Deferred.await(robbed.lost))
       assert.isBelow(took, 1000, "the loss is pushed, long before the next renewal")
       assert.deepStrictEqual(robbed.losses, ["taken"], "the reason is that it was taken")
@@ -110,7 +109,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
       const backend = yield* EtcdLock.make({ endpoints })
       const request = attempt(freshKey())
       yield* backend.tryAcquire(request)
-      yield* Effect.promise(() => bare.delete().prefix(`${request.key}/`).exec())
+      yield* clear(bare, request.key)
       const [, took] = yield* millis(Deferred.await(request.lost))
       assert.isBelow(took, 1500, "a deletion before the key was watched is not missed")
     }))
@@ -126,7 +125,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
       yield* Effect.sleep("1 second")
       yield* road.cut
       yield* road.refuse
-      yield* Effect.promise(() => bare.delete().prefix(`${robbed.key}/`).exec())
+      yield* clear(bare, robbed.key)
       yield* Effect.sleep("200 millis")
       yield* road.pass
       yield* road.cut
@@ -147,7 +146,7 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
         )
       )
       yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 1))
-      yield* Effect.promise(() => bare.delete().prefix(`${key}/`).exec())
+      yield* clear(bare, key)
       const error = yield* Fiber.join(fiber)
       assert.strictEqual(error._tag, "LockLost")
     }))
@@ -179,11 +178,8 @@ layer(Etcd.layer("3.4"), { excludeTestServices: true, concurrent: true })("loss"
       yield* a.tryAcquire(holder)
       const waiting = yield* Effect.forkScoped(b.acquire(waiter))
       yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
-      const lease = yield* Effect.promise(async () => {
-        const { kvs } = await bare.getAll().prefix(`${key}/`).sort("Create", "Ascend").exec()
-        return kvs[1]?.lease ?? "0"
-      })
-      yield* etcdctl(endpoints, "lease", "revoke", BigInt(lease).toString(16))
+      const [, lease] = yield* leasesOf(bare, key)
+      yield* revoke(bare, lease)
       yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
       yield* a.release(holder)
       yield* Fiber.join(waiting)

@@ -8,9 +8,8 @@ import { EtcdLock } from "@dlock/etcd"
 import { Clock, Context, Deferred, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { Etcd3 } from "etcd3"
-import { execFile } from "node:child_process"
 import { etcd, etcdCluster } from "../harness/EtcdServer.ts"
-import type { HarnessError } from "../harness/HarnessError.ts"
+import type { Options } from "../harness/EtcdServer.ts"
 import { proxy } from "../harness/Proxy.ts"
 
 /** Running servers, and a driver of our own. */
@@ -18,11 +17,11 @@ export class Etcd extends Context.Service<Etcd, {
   readonly endpoints: ReadonlyArray<string>
   readonly bare: Etcd3
 }>()("test/etcd/Etcd") {
-  static readonly layer = (version: "3.4" | "3.5") =>
+  static readonly layer = (options: Options = {}) =>
     Layer.effect(
       Etcd,
       Effect.gen(function*() {
-        const endpoints = [(yield* etcd({ version })).addr]
+        const endpoints = [(yield* etcd(options)).addr]
         return { endpoints, bare: yield* connect(endpoints) }
       })
     )
@@ -95,25 +94,19 @@ export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
 
-/** Runs `etcdctl`, and answers what it wrote. */
-export const etcdctl = (
-  endpoints: ReadonlyArray<string>,
-  ...args: ReadonlyArray<string>
-): Effect.Effect<string> =>
-  Effect.callback((resume) => {
-    const env = { ...process.env, ETCDCTL_API: "3" }
-    execFile("etcdctl", [`--endpoints=${endpoints.join(",")}`, ...args], { env }, (error, stdout, stderr) => {
-      if (error === null) resume(Effect.succeed(stdout))
-      else resume(Effect.die(new Error(`etcdctl ${args.join(" ")}: ${error.message}\n${stderr}`)))
-    })
+/** The lease of each who holds or waits, in the order in which they came. */
+export const leasesOf = (bare: Etcd3, key: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.promise(async () => {
+    const { kvs } = await bare.getAll().prefix(`${escaped(key)}/`).sort("Create", "Ascend").exec()
+    return kvs.map(({ lease }) => lease)
   })
 
-/** The session that a key lives on. */
-export const leaseOf = (bare: Etcd3, key: string): Effect.Effect<string> =>
-  Effect.promise(async () => {
-    const { kvs } = await bare.getAll().prefix(`${escaped(key)}/`).exec()
-    return kvs[0]?.lease ?? "0"
-  })
+export const revoke = (bare: Etcd3, lease: string | undefined): Effect.Effect<void> =>
+  Effect.asVoid(Effect.promise(() => bare.leaseClient.leaseRevoke({ ID: lease ?? "0" })))
+
+/** Deletes everything in the line of a lock. */
+export const clear = (bare: Etcd3, key: string): Effect.Effect<void> =>
+  Effect.asVoid(Effect.promise(() => bare.delete().prefix(`${escaped(key)}/`).exec()))
 
 export const capabilities = (commandTimeout: Duration.Input): LockTest.Capabilities<Etcd> => ({
   clock: "live",
@@ -134,10 +127,7 @@ export const capabilities = (commandTimeout: Duration.Input): LockTest.Capabilit
   revocable: Effect.gen(function*() {
     const { bare, endpoints } = yield* Etcd
     const client = yield* EtcdLock.make({ endpoints })
-    return {
-      client,
-      revoke: ({ key }) => Effect.promise(() => bare.delete().prefix(`${escaped(key)}/`).exec())
-    }
+    return { client, revoke: ({ key }) => clear(bare, key) }
   })
 })
 
@@ -146,5 +136,3 @@ export const roadTo = (endpoint: string) => {
   const [host = "", port = ""] = endpoint.split(":")
   return proxy({ host, port: Number(port) })
 }
-
-export type { HarnessError }
