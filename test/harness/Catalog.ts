@@ -203,8 +203,9 @@ export const catalog = {
   },
   curator: {
     title: "Curator",
-    local: java(`${javaJars}/curator-recipes.jar`),
-    install: ["libcurator-recipes-java"],
+    // It is driven by a program of our own, which Java compiles.
+    local: () => executable("javac") === undefined ? undefined : java(`${javaJars}/curator-recipes.jar`)(),
+    install: ["libcurator-recipes-java", ...(executable("javac") === undefined ? ["default-jdk-headless"] : [])],
     required: false
   }
 } satisfies Record<string, Entry>

@@ -1,0 +1,100 @@
+import { ZooKeeperLock } from "@dlock/zookeeper"
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect, Fiber, Option } from "effect"
+import { curator } from "../harness/Curator.ts"
+import { available } from "../harness/Program.ts"
+import { attempt, directoryOf, freshKey, lineOf, until, ZooKeeper } from "./support.ts"
+
+const limit = (property: string) =>
+  Effect.timeoutOrElse({
+    duration: "20 seconds",
+    orElse: () => Effect.sync(() => assert.fail(`${property}, within 20 seconds`))
+  })
+
+const start = Effect.gen(function*() {
+  const { bare, servers } = yield* ZooKeeper
+  const [ours, theirs] = yield* Effect.all([ZooKeeperLock.make({ servers }), curator(servers)], { concurrency: 2 })
+  const lineOfLength = (key: string, length: number) =>
+    until(Effect.map(lineOf(bare, key), (line) => line.length === length))
+  return { ours, theirs, lineOfLength }
+})
+
+const levels = (top: string) => [top, `${top}/42`, `${top}/42/a`]
+
+describe.skipIf(!available("curator"))("Curator 5.4", () => {
+  layer(ZooKeeper.layer({ version: "3.8" }), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+    it.effect("is excluded by us, on every level", () =>
+      Effect.gen(function*() {
+        const { ours, theirs } = yield* start
+        for (const key of levels(freshKey())) {
+          const request = attempt(key)
+          yield* ours.acquire(request)
+          assert.isFalse(yield* theirs.acquire(directoryOf(key), 200), "Curator does not get what we hold")
+          yield* ours.release(request)
+          assert.isTrue(yield* theirs.acquire(directoryOf(key), 5000), "Curator gets what we released")
+          yield* theirs.release(directoryOf(key))
+        }
+      }))
+
+    it.effect("excludes us, on every level", () =>
+      Effect.gen(function*() {
+        const { ours, theirs } = yield* start
+        for (const key of levels(freshKey())) {
+          assert.isTrue(yield* theirs.acquire(directoryOf(key), 5000))
+          assert.isTrue(Option.isNone(yield* ours.tryAcquire(attempt(key))), "we do not get what Curator holds")
+          yield* theirs.release(directoryOf(key))
+          const request = attempt(key)
+          assert.isTrue(Option.isSome(yield* ours.tryAcquire(request)), "we get what Curator released")
+          yield* ours.release(request)
+        }
+      }))
+
+    it.effect("stands in one line with us", () =>
+      Effect.gen(function*() {
+        const { lineOfLength, ours, theirs } = yield* start
+        const key = freshKey()
+        const [holder, before, after] = [attempt(key), attempt(key), attempt(key)]
+        yield* ours.acquire(holder)
+        const first = yield* Effect.forkScoped(ours.acquire(before))
+        yield* lineOfLength(key, 2)
+        const second = yield* Effect.forkScoped(theirs.acquire(directoryOf(key), 20_000))
+        yield* lineOfLength(key, 3)
+        const third = yield* Effect.forkScoped(ours.acquire(after))
+        yield* lineOfLength(key, 4)
+        yield* ours.release(holder)
+        yield* limit("who came first is served first")(Fiber.join(first))
+        assert.isUndefined(second.pollUnsafe(), "Curator waits for its turn")
+        yield* ours.release(before)
+        assert.isTrue(yield* limit("Curator is served next")(Fiber.join(second)))
+        yield* Effect.sleep("200 millis")
+        assert.isUndefined(third.pollUnsafe(), "we wait for our turn")
+        yield* theirs.release(directoryOf(key))
+        yield* limit("then we are served")(Fiber.join(third))
+        yield* ours.release(after)
+      }))
+
+    it.effect("that dies is followed by us", () =>
+      Effect.gen(function*() {
+        const { ours, theirs } = yield* start
+        const request = attempt(freshKey())
+        assert.isTrue(yield* theirs.acquire(directoryOf(request.key), 5000))
+        const waiting = yield* Effect.forkScoped(ours.acquire(request))
+        yield* theirs.kill
+        yield* limit("its session ends, and the key is ours")(Fiber.join(waiting))
+        yield* ours.release(request)
+      }))
+
+    it.effect("does not wait for keys below its own, whatever their names", () =>
+      Effect.gen(function*() {
+        const { ours, theirs } = yield* start
+        const top = freshKey()
+        const names = ["0", "00", "0000000000", "-", "!a", "my-lock-", "lock-0000000000", "42", "abc", "~", " "]
+        const below = names.map((name) => attempt(`${top}/${name}`))
+        yield* Effect.forEach(below, ours.acquire)
+        assert.isTrue(yield* theirs.acquire(directoryOf(top), 2000), "Curator gets the key above")
+        assert.isTrue(Option.isNone(yield* ours.tryAcquire(attempt(top))), "and holds it")
+        yield* theirs.release(directoryOf(top))
+        yield* Effect.forEach(below, ours.release)
+      }))
+  })
+})
