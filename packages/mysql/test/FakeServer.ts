@@ -48,6 +48,8 @@ export interface FakeServer {
   readonly endWait: (name: string, error: MysqlError | null) => void
   /** From now on sessions are of another run of the server. */
   readonly restartClock: () => void
+  /** It is in its first second. */
+  young: boolean
   version: string
   wsrep: string | undefined
   /** What `CONNECTION_ID()` says, behind a proxy. */
@@ -146,6 +148,8 @@ export const make = (): FakeServer => {
         return fake.version
       case "CAST(UUID_SHORT() >> 24 AS CHAR)":
         return String(++uuid >> 24n)
+      case "CAST((UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP() AS CHAR)":
+        return fake.young ? "0" : "1"
       default:
         throw new Error(`the fake server does not know ${expression}`)
     }
@@ -300,6 +304,7 @@ export const make = (): FakeServer => {
     restartClock: () => {
       uuid += 1000n << 24n
     },
+    young: false,
     version: "9.7.4",
     wsrep: undefined,
     idShift: 0,

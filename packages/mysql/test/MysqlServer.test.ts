@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
 import { parseVersion, setUp, versionProblem } from "../src/internal/MysqlServer.ts"
 import * as FakeServer from "./FakeServer.ts"
-import { backendOf } from "./support.ts"
+import { backendOf, turns } from "./support.ts"
 
 const server = (version: string) => ({ ...(parseVersion(version) ?? assert.fail(version)), incarnation: "1" })
 
@@ -90,5 +91,35 @@ describe("MysqlServer", () => {
       })
       assert.strictEqual(error.reason, "Unsupported")
       assert.include(error.message, "UUID_SHORT")
+    }))
+
+  it.effect("a server in its first second is not used yet: started again, it would give the same tokens", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      fake.young = true
+      const building = yield* Effect.forkScoped(backendOf(fake, { commandTimeout: "300 millis" }), {
+        startImmediately: true
+      })
+      for (let i = 0; i < 18; i++) {
+        yield* turns
+        yield* TestClock.adjust("50 millis")
+      }
+      assert.isUndefined(building.pollUnsafe())
+      fake.young = false
+      yield* turns
+      yield* TestClock.adjust("50 millis")
+      yield* Fiber.join(building)
+    }))
+
+  it.effect("a server whose clock was set back is used all the same", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      fake.young = true
+      const building = yield* Effect.forkScoped(backendOf(fake), { startImmediately: true })
+      for (let i = 0; i < 40; i++) {
+        yield* turns
+        yield* TestClock.adjust("50 millis")
+      }
+      yield* Fiber.join(building)
     }))
 })

@@ -79,6 +79,18 @@ export const inspect = Effect.fnUntraced(function*(connection: Connection) {
   return { ...server, incarnation }
 })
 
+/**
+ * Waits until a server that has just started is a second old: what UUID_SHORT gave in the second of the start, a server
+ * that is started again in the same second gives again.
+ */
+export const grown = (connection: Connection): Effect.Effect<void, LockBackendError> =>
+  Effect.mapError(connection.ask(Sql.grown).await, refused).pipe(
+    Effect.filterOrElse((cell) => cell === "1", () => Effect.as(Effect.sleep("50 millis"), undefined)),
+    // A clock that was set back is no reason to wait for longer.
+    Effect.repeat({ until: (cell) => cell === "1", times: 30 }),
+    Effect.asVoid
+  )
+
 // 1305: no such function, 1193: no such variable, 1235: not supported yet.
 const refused = (error: MysqlError): LockBackendError =>
   error.errno === 1305 || error.errno === 1193 || error.errno === 1235

@@ -13,7 +13,7 @@ import type * as Scope from "effect/Scope"
 import type { Connection } from "./MysqlConnection.ts"
 import { type Dial, within } from "./MysqlDial.ts"
 import { closed, type MysqlError, stalled, toBackendError } from "./MysqlError.ts"
-import { setUp } from "./MysqlServer.ts"
+import { grown, setUp } from "./MysqlServer.ts"
 import * as MysqlSession from "./MysqlSession.ts"
 import type { Session } from "./MysqlSession.ts"
 
@@ -30,6 +30,9 @@ export interface Sessions {
 const idleFor = Duration.seconds(30)
 
 const second = 1_000_000_000n
+
+const discard = (session: Session): Effect.Effect<void> =>
+  Effect.sync(() => session.connection.close(closed("it was not needed any more")))
 
 /** `prepare` is run once, on the first connection. */
 export const make = Effect.fnUntraced(
@@ -113,11 +116,11 @@ export const make = Effect.fnUntraced(
       return session
     }
 
-    const ready = (session: Session, seconds: number): Effect.Effect<Session, LockBackendError> => {
+    const tune = (session: Session, seconds: number): Effect.Effect<Session, LockBackendError> => {
       session.connection.setPatience(patienceFor(seconds))
       return session.connection.run(setUp(session.server, seconds)).await.pipe(
         Effect.mapError((error) => toBackendError("connect", error)),
-        Effect.onError(() => Effect.sync(() => session.connection.close(closed("it was not needed any more")))),
+        Effect.onError(() => discard(session)),
         Effect.map(() => {
           session.seconds = seconds
           return session
@@ -125,13 +128,21 @@ export const make = Effect.fnUntraced(
       )
     }
 
+    const openNew = (seconds: number): Effect.Effect<Session, LockBackendError> =>
+      connect(seconds).pipe(
+        Effect.flatMap((session) => tune(session, seconds)),
+        within(patienceFor(seconds)),
+        Effect.tap((session) => Effect.onError(grown(session.connection), () => discard(session)))
+      )
+
     const open = (seconds: number): Effect.Effect<Session, LockBackendError> =>
       Effect.suspend(() => {
         const session = reuse(seconds)
-        return session?.seconds === seconds
+        return session === undefined
+          ? openNew(seconds)
+          : session.seconds === seconds
           ? Effect.succeed(session)
-          : Effect.flatMap(session === undefined ? connect(seconds) : Effect.succeed(session), (session) =>
-            ready(session, seconds)).pipe(within(patienceFor(seconds)))
+          : tune(session, seconds)
       })
 
     const openShared = (seconds: number, result: Deferred.Deferred<Session, LockBackendError>): Effect.Effect<void> =>
@@ -160,7 +171,8 @@ export const make = Effect.fnUntraced(
     // The layer is not built when the server can not be reached, or can not carry locks.
     const first = yield* connect(0).pipe(
       Effect.tap(({ connection }) => Effect.mapError(prepare(connection), (error) => toBackendError("connect", error))),
-      within(patience)
+      within(patience),
+      Effect.tap((session) => grown(session.connection))
     )
     parked.add(first)
 

@@ -37,6 +37,9 @@ export const session = "CAST(CONNECTION_ID() & 4294967295 AS CHAR)"
 /** Which server this is and since when it runs: UUID_SHORT is made of the server's id, its start and a counter. */
 export const incarnation = "CAST(UUID_SHORT() >> 24 AS CHAR)"
 
+/** '1' when the second in which the server started is over: until then, another start would count from the same number. */
+export const grown = "CAST((UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP() AS CHAR)"
+
 export const version = "VERSION()"
 
 /** One row for each. Without DISTINCT the server evaluates each exactly once. */
