@@ -16,6 +16,10 @@ const refusal = (change: (fake: FakeServer.FakeServer) => void) => {
   })
 }
 
+/** Lets so many looks at the server happen. */
+const pass = (looks: number) =>
+  Effect.repeat(Effect.andThen(turns, TestClock.adjust("50 millis")), { times: looks - 1 })
+
 describe("MysqlServer", () => {
   it("versions", () => {
     assert.deepStrictEqual(parseVersion("9.7.4-2"), { kind: "MySQL", version: [9, 7, 4] })
@@ -100,14 +104,10 @@ describe("MysqlServer", () => {
       const building = yield* Effect.forkScoped(backendOf(fake, { commandTimeout: "300 millis" }), {
         startImmediately: true
       })
-      for (let i = 0; i < 18; i++) {
-        yield* turns
-        yield* TestClock.adjust("50 millis")
-      }
+      yield* pass(18)
       assert.isUndefined(building.pollUnsafe())
       fake.young = false
-      yield* turns
-      yield* TestClock.adjust("50 millis")
+      yield* pass(2)
       yield* Fiber.join(building)
     }))
 
@@ -116,10 +116,7 @@ describe("MysqlServer", () => {
       const fake = FakeServer.make()
       fake.young = true
       const building = yield* Effect.forkScoped(backendOf(fake), { startImmediately: true })
-      for (let i = 0; i < 40; i++) {
-        yield* turns
-        yield* TestClock.adjust("50 millis")
-      }
+      yield* pass(40)
       yield* Fiber.join(building)
     }))
 })

@@ -84,7 +84,8 @@ export const inspect = Effect.fnUntraced(function*(connection: Connection) {
  * that is started again in the same second gives again.
  */
 export const grown = (connection: Connection): Effect.Effect<void, LockBackendError> =>
-  Effect.mapError(connection.ask(Sql.grown).await, refused).pipe(
+  Effect.suspend(() => connection.ask(Sql.grown).await).pipe(
+    Effect.mapError(refused),
     Effect.filterOrElse((cell) => cell === "1", () => Effect.as(Effect.sleep("50 millis"), undefined)),
     // A clock that was set back is no reason to wait for longer.
     Effect.repeat({ until: (cell) => cell === "1", times: 30 }),
