@@ -62,3 +62,11 @@ process.exit(0)
 `
 )
 run("node", ["main.js"], app)
+
+// The declarations, as a user's compiler reads them.
+writeFileSync(
+  join(app, "types.ts"),
+  specifiers.map((entry, i) => `import * as m${i} from "${entry}"\n`).join("") +
+    `export type All = [${specifiers.map((_, i) => `typeof m${i}`).join(", ")}]\n`
+)
+run("tsc", ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "types.ts"], app)
