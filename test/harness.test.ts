@@ -232,6 +232,7 @@ describe("nothing is left behind", () => {
         )
         const node = fileURLToPath(new URL("../node_modules/.bin/node", import.meta.url))
         const child = ChildProcess.spawn(node, [script("holdServers.ts"), way], {
+          detached: true,
           stdio: ["ignore", "pipe", "inherit"],
           env: { ...process.env, DLOCK_TEST_TMP: folder }
         })
@@ -240,7 +241,8 @@ describe("nothing is left behind", () => {
           child.stdout.once("data", () => resume(Effect.void))
         })
         assert.strictEqual(processesIn(folder).length, 2, "two servers run, one of them paused")
-        child.kill(signal)
+        // As Ctrl-C does, to the whole group.
+        process.kill(-(child.pid ?? 0), signal)
         yield* until(() => processesIn(folder).length === 0, "no process is left")
         yield* until(() => Fs.readdirSync(folder).length === 0, "no folder is left")
       }))

@@ -37,7 +37,7 @@ export const program = (
   wrap: (command: ReadonlyArray<string>) => ReadonlyArray<string>
 ): Program => {
   const launch: Program["launch"] = Effect.fnUntraced(function*({ command, folder, inGroup = false, ports = [] }) {
-    const name = Path.basename(folder)
+    const name = `dlock-test-${Path.basename(folder)}`
     const marker = Path.join(folder, `${name}.container`)
     const [entrypoint = "", ...args] = wrap(command(inGroup ? host : "0.0.0.0"))
     // The reaper removes what is on record.
