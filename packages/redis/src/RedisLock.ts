@@ -1,5 +1,6 @@
 /**
- * Locks on Redis 5 or newer, and on what speaks its protocol (Valkey): one plain key per lock, as in the Redis manual's
+ * Locks on Redis 5 or newer, and on what speaks its protocol (Valkey), as one server, a Cluster, or a master that
+ * sentinels watch: one plain key per lock, as in the Redis manual's
  * recipe, with a line of those who wait, fencing tokens, and hand-over from one owner straight to the next.
  *
  * @since 0.1.0
@@ -10,14 +11,15 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import type { Redis } from "ioredis"
+import type { Cluster, Redis } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
-import * as RedisAddress from "./internal/RedisAddress.ts"
 import * as RedisBackend from "./internal/RedisBackend.ts"
 import { backendName } from "./internal/RedisCall.ts"
 import * as RedisClient from "./internal/RedisClient.ts"
+import type * as RedisDriver from "./internal/RedisDriver.ts"
+import * as RedisTarget from "./internal/RedisTarget.ts"
 
 /**
  * What a backend does with a connection, whoever opened it.
@@ -39,15 +41,29 @@ export interface ClientOptions {
  * @since 0.1.0
  */
 export interface Options extends ClientOptions {
-  /** The server: `host`, `host:port` or `[ipv6]:port`. Default: `["localhost:6379"]`. */
+  /**
+   * What the addresses are: of one server (`single`), of some nodes of a Redis Cluster (`cluster`), or of the sentinels
+   * that watch a master and its replicas (`sentinel`). Default: `single`.
+   */
+  readonly mode?: "single" | "cluster" | "sentinel" | undefined
+  /**
+   * Addresses: `host`, `host:port` or `[ipv6]:port`. Exactly one in mode `single`. Default: `["localhost:6379"]`, for
+   * sentinels `["localhost:26379"]`.
+   */
   readonly addrs?: ReadonlyArray<string> | undefined
-  /** The user, on servers with an access control list. Default: the server's `default` user. */
+  /** The name under which the sentinels know the master. Needed in mode `sentinel`, and for nothing else. */
+  readonly masterName?: string | undefined
+  /** The user, on servers with an access control list. Default: the servers' `default` user. */
   readonly username?: string | undefined
   /** The password. Default: none. */
   readonly password?: Redacted.Redacted | undefined
-  /** The number of the database. Default: 0. */
+  /** The user on the sentinels. Default: their `default` user. */
+  readonly sentinelUsername?: string | undefined
+  /** The password of the sentinels. Default: none. */
+  readonly sentinelPassword?: Redacted.Redacted | undefined
+  /** The number of the database; a cluster has only number 0. Default: 0. */
   readonly db?: number | undefined
-  /** Encrypts the connection: `true`, or the options of `node:tls`. Default: `false`. */
+  /** Encrypts every connection: `true`, or the options of `node:tls`. Default: `false`. */
   readonly tls?: boolean | ConnectionOptions | undefined
 }
 
@@ -58,8 +74,6 @@ export interface Options extends ClientOptions {
  * @since 0.1.0
  */
 export const name = backendName
-
-const defaultPort = 6379
 
 const badOptions = (detail: string) =>
   new LockBackendError({ backend: name, operation: "connect", reason: "Options", detail })
@@ -75,17 +89,19 @@ const timeoutOf = (options: ClientOptions): Effect.Effect<Duration.Duration, Loc
   )
 }
 
-const addressOf = (options: Options): Effect.Effect<RedisAddress.Address, LockBackendError> => {
-  const addrs = options.addrs ?? [`localhost:${defaultPort}`]
-  const [addr] = addrs
-  if (addr === undefined || addrs.length > 1) {
-    return Effect.fail(badOptions(`addrs has to be one address, and has ${addrs.length}`))
-  }
-  const address = RedisAddress.parse(addr, defaultPort)
-  return address === undefined
-    ? Effect.fail(badOptions(`"${addr}" is no address; expected host, host:port or [ipv6]:port`))
-    : Effect.succeed(address)
-}
+const connectWith = Effect.fnUntraced(function*(
+  driver: RedisDriver.Driver,
+  own: boolean,
+  options: ClientOptions,
+  commandTimeout: Duration.Duration
+): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const client = yield* RedisClient.make(driver, { own, limitMillis: Duration.toMillis(commandTimeout) })
+  return yield* RedisBackend.make(client, {
+    isCluster: driver.isCluster,
+    keyPrefix: options.keyPrefix ?? "",
+    commandTimeout
+  })
+})
 
 /**
  * A backend with connections of its own, which end with the scope. Fails when the server can not be reached, does not
@@ -98,35 +114,25 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const commandTimeout = yield* timeoutOf(options)
-  const address = yield* addressOf(options)
-  const { db, password, tls, username } = options
-  const client = yield* RedisClient.make({
-    ...address,
-    ...(username !== undefined && { username }),
-    ...(password !== undefined && { password: Redacted.value(password) }),
-    ...(db !== undefined && { db }),
-    ...(tls !== undefined && tls !== false && { tls: tls === true ? {} : tls })
-  }, Duration.toMillis(commandTimeout))
-  return yield* RedisBackend.make(client, options.keyPrefix ?? "", commandTimeout)
+  const driver = yield* Effect.mapError(
+    Effect.fromResult(RedisTarget.open(options, Duration.toMillis(commandTimeout))),
+    badOptions
+  )
+  return yield* connectWith(driver, true, options, commandTimeout)
 })
 
 /**
  * A backend over a driver that the caller opened and will close. What is put before keys is the driver's `keyPrefix`,
- * then ours. For messages it opens a second connection like it, which ends with the scope.
+ * then ours. For messages it opens another connection like it, which ends with the scope.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeClient = Effect.fnUntraced(function*(
-  client: Redis,
+  client: Redis | Cluster,
   options: ClientOptions = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const commandTimeout = yield* timeoutOf(options)
-  return yield* RedisBackend.make(
-    yield* RedisClient.fromDriver(client, Duration.toMillis(commandTimeout)),
-    options.keyPrefix ?? "",
-    commandTimeout
-  )
+  return yield* connectWith(client, false, options, yield* timeoutOf(options))
 })
 
 /**
@@ -148,7 +154,7 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * Locks on the server that the configuration names.
+ * Locks on the server that the configuration names, with the defaults that it sets. Default: `LockConfig.redis`.
  *
  * @category layers
  * @since 0.1.0
@@ -168,7 +174,7 @@ export const layerConfig = (
  * @since 0.1.0
  */
 export const layerBackendClient = (
-  client: Redis,
+  client: Redis | Cluster,
   options: ClientOptions = {}
 ): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClient(client, options))
 
@@ -178,5 +184,7 @@ export const layerBackendClient = (
  * @category layers
  * @since 0.1.0
  */
-export const layerClient = (client: Redis, options: ClientOptions = {}): Layer.Layer<Lock, LockBackendError> =>
-  Layer.provide(Lock.layer, layerBackendClient(client, options))
+export const layerClient = (
+  client: Redis | Cluster,
+  options: ClientOptions = {}
+): Layer.Layer<Lock, LockBackendError> => Layer.provide(Lock.layer, layerBackendClient(client, options))

@@ -29,11 +29,11 @@ const check: Backend["check"] = (key, ttl) => {
 
 export const make = Effect.fnUntraced(function*(
   client: RedisClient,
-  keyPrefix: string,
-  commandTimeout: Duration.Duration
+  options: { readonly isCluster: boolean, readonly keyPrefix: string, readonly commandTimeout: Duration.Duration }
 ): Effect.fn.Return<Backend, LockBackendError, Scope.Scope> {
-  const { clockAhead } = yield* RedisServer.inspect(client, commandTimeout)
-  const verbs = RedisVerbs.make(client, RedisScripts.make(true), clockAhead)
+  const { commandTimeout, isCluster, keyPrefix } = options
+  const { clockAhead } = yield* RedisServer.inspect(client, isCluster ? "cluster" : "standalone", commandTimeout)
+  const verbs = RedisVerbs.make(client, RedisScripts.make(!isCluster), clockAhead)
   const attempts = RedisAttempts.make(client.keyPrefix + keyPrefix, commandTimeout)
   const wakeUps = yield* RedisWakeUps.make(client, keyPrefix, commandTimeout)
 

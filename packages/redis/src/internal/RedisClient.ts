@@ -1,17 +1,15 @@
 /**
  * The driver at the edge: the only file that listens to its events and takes its callbacks.
- *
- * ioredis is told to keep nothing: no queue while it is not connected, nothing sent again after a reconnect. Whether a
- * request is repeated, and for how long somebody waits, is decided by us (`RedisCall`), for the driver sends a command
- * again even after its own `commandTimeout` has rejected it.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
-import type { RedisOptions } from "ioredis"
-import { Command, Redis } from "ioredis"
+import { Command } from "ioredis"
+import type { EventEmitter } from "node:events"
 import * as Deadlines from "./Deadlines.ts"
+import type { Driver } from "./RedisDriver.ts"
+import * as RedisDriver from "./RedisDriver.ts"
 import * as RedisError from "./RedisError.ts"
 
 /** What the server answered, and when it was asked. */
@@ -38,10 +36,8 @@ export interface Request {
   readonly onAnswer?: (() => void) | undefined
 }
 
-/** A connection, which the driver opens again whenever it breaks. */
-export interface RedisClient {
-  /** What the driver puts before every key. We do so ourselves, because our keys are derived from one another. */
-  readonly keyPrefix: string
+/** A connection, or the connections to the nodes of a cluster. */
+export interface Connection {
   /** Opens it, and fails with the first thing that goes wrong. */
   readonly connect: Effect.Effect<void, Failure>
   /** Waits until it is open. Fails only when it was closed for good. */
@@ -50,73 +46,70 @@ export interface RedisClient {
   readonly send: (request: Request) => Effect.Effect<Answer, Failure>
   /** `Clock.monotonicTimeNanos` */
   readonly now: () => bigint
-  /** Another connection to the same server. */
-  readonly duplicate: Effect.Effect<Subscriber, never, Scope.Scope>
+}
+
+/** A connection for commands, which the driver opens again whenever it breaks. */
+export interface RedisClient extends Connection {
+  /** What the driver puts before every key. We do so ourselves, because our keys are derived from one another. */
+  readonly keyPrefix: string
+  /** A connection for messages, which ends when it breaks. Each time perhaps to another node. */
+  readonly subscriber: Effect.Effect<Subscriber, Failure, Scope.Scope>
 }
 
 /** A connection on which messages arrive. */
-export interface Subscriber extends RedisClient {
-  /** Called for every message, and whenever the connection breaks: the server then forgets what was subscribed. */
+export interface Subscriber extends Connection {
   readonly listen: (onMessage: (message: string) => void, onClose: () => void) => Effect.Effect<void>
 }
 
-/** What every driver of our own is told. `limitMillis` is how long a server may take to answer. */
-const settings = (limitMillis: number) => ({
-  replyMapping: "legacy",
-  lazyConnect: true,
-  connectTimeout: limitMillis,
-  // A server that was asked and says nothing for longer sits behind a dead connection: a new one may reach it.
-  socketTimeout: limitMillis + 100,
-  enableOfflineQueue: false,
-  autoResendUnfulfilledCommands: false,
-  autoResubscribe: false,
-  // What is under way on a connection that breaks fails at once.
-  maxRetriesPerRequest: 0,
-  retryStrategy: (times: number) => Math.min(25 * 2 ** Math.min(times, 6), 1000),
-  // The address leads to a replica now: connecting again may find the master.
-  reconnectOnError: (error: Error) => error.message.includes("READONLY")
-} as const satisfies RedisOptions)
-
 const ignore = () => {}
 
-const wrap = Effect.fnUntraced(function*(
-  driver: Redis,
-  limitMillis: number,
+const notConnected = (cause: unknown) => Effect.fail<Failure>({ _tag: "NotConnected", cause })
+
+const connection = Effect.fnUntraced(function*(
+  driver: Driver,
   own: boolean
-): Effect.fn.Return<Subscriber, never, Scope.Scope> {
+): Effect.fn.Return<Connection, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const now = () => clock.monotonicTimeNanosUnsafe()
   const deadlines = yield* Deadlines.make
+  const events: EventEmitter = driver
   const change = Latch.makeUnsafe(false)
   /** Why there is no connection now. */
   let trouble: unknown
   /** What went wrong since `connect`, also if there is a connection in spite of it. */
   let failure: unknown
+  /** What the last sentinel said that could not help. */
+  let sentinel: unknown
 
   const onReady = () => {
     trouble = undefined
+    sentinel = undefined
     change.openUnsafe()
   }
   const onError = (cause: unknown) => {
-    trouble = cause
-    failure = cause
+    trouble = sentinel ?? cause
+    failure = trouble
+    sentinel = undefined
     change.openUnsafe()
   }
   const onClose = () => onError(trouble ?? new Error("the connection was closed"))
+  const onSentinelError = (cause: unknown) => {
+    sentinel = cause
+  }
   const listenTo = (event: string, listener: (cause: unknown) => void) =>
     Effect.acquireRelease(
-      Effect.sync(() => driver.on(event, listener)),
-      () => Effect.sync(() => driver.off(event, listener))
+      Effect.sync(() => events.on(event, listener)),
+      () => Effect.sync(() => events.off(event, listener))
     )
   yield* listenTo("ready", onReady)
   yield* listenTo("close", onClose)
   yield* listenTo("end", onClose)
+  yield* listenTo("sentinelError", onSentinelError)
   if (own) {
-    yield* Effect.sync(() => driver.on("error", onError))
+    yield* Effect.sync(() => events.on("error", onError))
     yield* Effect.addFinalizer(() => Effect.sync(() => driver.disconnect()))
   }
 
-  const notConnected = (cause: unknown) => Effect.fail<Failure>({ _tag: "NotConnected", cause })
   const nextChange = Effect.suspend(() => {
     change.closeUnsafe()
     return change.await
@@ -163,26 +156,31 @@ const wrap = Effect.fnUntraced(function*(
       return Effect.sync(() => deadlines.remove(deadline))
     })
 
-  const listen: Subscriber["listen"] = (onMessage, onClose) =>
-    Effect.sync(() => {
-      driver.on("message", (_, message) => onMessage(message))
-      driver.on("close", onClose)
-    })
-
-  return {
-    keyPrefix: driver.options.keyPrefix ?? "",
-    connect,
-    ready: Effect.andThen(start, untilReady),
-    send,
-    now,
-    duplicate: Effect.suspend(() => wrap(driver.duplicate(settings(limitMillis)), limitMillis, true)),
-    listen
-  }
+  return { connect, ready: Effect.andThen(start, untilReady), send, now }
 })
 
-/** A connection of our own, not open yet; it ends with the scope. */
-export const make = (options: RedisOptions, limitMillis: number) =>
-  Effect.suspend(() => wrap(new Redis({ ...options, ...settings(limitMillis) }), limitMillis, true))
-
-/** A driver that somebody else opened and will close. */
-export const fromDriver = (driver: Redis, limitMillis: number) => wrap(driver, limitMillis, false)
+/**
+ * A driver as a client. One that is our `own` ends with the scope; another is left as it was. `limitMillis` is how long a
+ * server may take to answer.
+ */
+export const make = Effect.fnUntraced(function*(
+  driver: Driver,
+  options: { readonly own: boolean, readonly limitMillis: number }
+): Effect.fn.Return<RedisClient, never, Scope.Scope> {
+  let turn = 0
+  const subscriber = Effect.gen(function*() {
+    const other = RedisDriver.forMessages(driver, turn++, options.limitMillis)
+    if (other === undefined) return yield* notConnected(new Error("no node of the cluster is known"))
+    const listen: Subscriber["listen"] = (onMessage, onClose) =>
+      Effect.sync(() => {
+        other.on("message", (_, message) => onMessage(message))
+        other.on("close", onClose)
+      })
+    return { ...(yield* connection(other, true)), listen }
+  })
+  return {
+    ...(yield* connection(driver, options.own)),
+    keyPrefix: driver.options.keyPrefix ?? "",
+    subscriber
+  }
+})

@@ -9,7 +9,7 @@ const reasons: ReadonlyArray<readonly [RegExp, BackendReason]> = [
   [/\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid password|without any password configured/, "Unauthorized"],
   // The server is there but has no data to answer from, for now.
   [/\b(LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b/, "Unreachable"],
-  [/\b(MOVED|CROSSSLOT)\b|unknown command/i, "Unsupported"],
+  [/\b(MOVED|CROSSSLOT)\b|unknown command|cluster support disabled/i, "Unsupported"],
   [/Command timed out/, "Timeout"]
 ]
 
@@ -19,6 +19,10 @@ const withoutArguments = (message: string): string => message.replace(/,? with a
 const text = (cause: unknown): string => {
   // A host with several addresses: one error for each, under an error without a message.
   if (cause instanceof AggregateError) return cause.errors.map(text).join(", ")
+  // No node of a cluster could be asked: what the last of them said.
+  if (cause instanceof Error && "lastNodeError" in cause && cause.lastNodeError instanceof Error) {
+    return text(cause.lastNodeError)
+  }
   return withoutArguments(cause instanceof Error ? cause.message : String(cause))
 }
 

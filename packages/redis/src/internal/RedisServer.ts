@@ -31,37 +31,40 @@ export interface Server {
  * Connects, and looks at the server: fails if it can not carry locks, warns if it may throw them away. A server that
  * does not tell about itself is taken as it is.
  */
-export const inspect = Effect.fnUntraced(
-  function*(client: RedisClient, limit: Duration.Duration): Effect.fn.Return<Server, LockBackendError> {
-    yield* client.connect.pipe(
-      Effect.mapError(asError),
-      Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(asError({ _tag: "Late" })) })
-    )
-    const nanos = Duration.toNanosUnsafe(limit)
-    const { reply } = yield* client.send({ command: "info", args: () => [], limit: nanos }).pipe(
-      Effect.catchIf((failure) => failure._tag === "Failed", () => Effect.succeed({ reply: "" })),
-      Effect.mapError(asError)
-    )
-    const info = String(reply)
+export const inspect = Effect.fnUntraced(function*(
+  client: RedisClient,
+  expected: "cluster" | "standalone",
+  limit: Duration.Duration
+): Effect.fn.Return<Server, LockBackendError> {
+  yield* client.connect.pipe(
+    Effect.mapError(asError),
+    Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(asError({ _tag: "Late" })) })
+  )
+  const nanos = Duration.toNanosUnsafe(limit)
+  const { reply } = yield* client.send({ command: "info", args: () => [], limit: nanos }).pipe(
+    Effect.catchIf((failure) => failure._tag === "Failed", () => Effect.succeed({ reply: "" })),
+    Effect.mapError(asError)
+  )
+  const info = String(reply)
 
-    const version = field(info, "redis_version")
-    if (version !== undefined && Number.parseInt(version, 10) < 5) {
-      return yield* unsupported(`Redis 5 or newer is needed, this is ${version}`)
-    }
-    const mode = field(info, "redis_mode")
-    if (mode === "cluster" || mode === "sentinel") {
-      return yield* unsupported(`the server runs in ${mode} mode, so the option "mode" has to be "${mode}"`)
-    }
-    const policy = field(info, "maxmemory_policy") ?? "noeviction"
-    if (policy !== "noeviction" && field(info, "maxmemory") !== "0") {
-      yield* Effect.logWarning(
-        `redis: with maxmemory-policy ${policy} a full server throws locks away while they are held; set noeviction`
-      )
-    }
-
-    const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit: nanos }), asError)
-    const ahead = clockAhead(time.reply, time.sentAt)
-    if (ahead === undefined) return yield* unsupported("the server does not tell its time")
-    return { clockAhead: ahead }
+  const version = field(info, "redis_version")
+  if (version !== undefined && Number.parseInt(version, 10) < 5) {
+    return yield* unsupported(`Redis 5 or newer is needed, this is ${version}`)
   }
-)
+  const mode = field(info, "redis_mode") ?? expected
+  if (mode !== expected) {
+    const right = mode === "standalone" ? "single" : mode
+    return yield* unsupported(`the server runs in ${mode} mode, so the option "mode" has to be "${right}"`)
+  }
+  const policy = field(info, "maxmemory_policy") ?? "noeviction"
+  if (policy !== "noeviction" && field(info, "maxmemory") !== "0") {
+    yield* Effect.logWarning(
+      `redis: with maxmemory-policy ${policy} a full server throws locks away while they are held; set noeviction`
+    )
+  }
+
+  const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit: nanos }), asError)
+  const ahead = clockAhead(time.reply, time.sentAt)
+  if (ahead === undefined) return yield* unsupported("the server does not tell its time")
+  return { clockAhead: ahead }
+})

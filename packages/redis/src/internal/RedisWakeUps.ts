@@ -6,7 +6,7 @@ import type { LockBackendError } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Crypto from "node:crypto"
 import * as RedisCall from "./RedisCall.ts"
 import type { Failure, RedisClient } from "./RedisClient.ts"
@@ -68,26 +68,26 @@ export const make = Effect.fnUntraced(function*(
     for (const waiter of waiters.values()) waiter.look.openUnsafe()
   }
 
-  const open = Effect.gen(function*() {
-    const subscriber = yield* client.duplicate
+  /** One connection, from its opening to its end. */
+  const subscription = Effect.scoped(Effect.gen(function*() {
+    isSubscribed = false
+    lost.closeUnsafe()
+    const subscriber = yield* client.subscriber
     yield* subscriber.listen(onMessage, onClose)
+    yield* subscriber.connect
+    yield* subscriber.send({ command: "subscribe", args: () => [channel], limit: nanos })
     doubt = Effect.ignore(subscriber.send({ command: "ping", args: () => [], limit: nanos }))
-    const subscribe = Effect.gen(function*() {
-      yield* subscriber.ready
-      lost.closeUnsafe()
-      yield* subscriber.send({ command: "subscribe", args: () => [channel], limit: nanos })
-      onSubscribed()
-      yield* lost.await
-    })
-    yield* subscribe.pipe(
-      Effect.catch((failure) => {
-        trouble = failure
-        change.openUnsafe()
-        return Effect.sleep(pause)
-      }),
-      Effect.forever
-    )
-  })
+    onSubscribed()
+    yield* lost.await
+  }))
+  const subscriptions = subscription.pipe(
+    Effect.catch((failure) => {
+      trouble = failure
+      change.openUnsafe()
+      return Effect.sleep(pause)
+    }),
+    Effect.forever
+  )
 
   const untilSubscribed: Effect.Effect<void, LockBackendError> = Effect.suspend(() => {
     if (isSubscribed) return Effect.void
@@ -103,7 +103,7 @@ export const make = Effect.fnUntraced(function*(
     isSubscribed: () => isSubscribed,
     subscribed: Effect.suspend(() => {
       if (isSubscribed) return Effect.void
-      const start = opened ? Effect.void : Effect.forkIn(open.pipe(Scope.provide(scope)), scope)
+      const start = opened ? Effect.void : Effect.forkIn(subscriptions, scope)
       opened = true
       return Effect.andThen(start, untilSubscribed).pipe(
         Effect.timeoutOrElse({

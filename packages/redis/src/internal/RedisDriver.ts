@@ -1,0 +1,116 @@
+/**
+ * How ioredis is set up.
+ *
+ * It is told to keep nothing: no queue while it is not connected, nothing sent again after a reconnect. Whether a request
+ * is repeated, and for how long somebody waits, is decided by us (`RedisCall`), for the driver sends a command again even
+ * after its own `commandTimeout` has rejected it. A cluster client does follow redirections by itself, and asks again
+ * while a slot has no master; what it sends after we gave up is void (`RedisAttempts`).
+ */
+import type { ClusterOptions, RedisOptions } from "ioredis"
+import { Cluster, Redis } from "ioredis"
+import type { ConnectionOptions } from "node:tls"
+import type { Address } from "./RedisAddress.ts"
+
+/** A driver of either kind. */
+export type Driver = Redis | Cluster
+
+/** What all servers of a set-up have in common. */
+export interface Login {
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  readonly db?: number | undefined
+  readonly tls?: ConnectionOptions | undefined
+}
+
+/** Sentinels that watch a master. */
+export interface Watch {
+  readonly masterName: string
+  readonly sentinels: ReadonlyArray<Address>
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+}
+
+const longestPause = 1000
+
+const pauseBefore = (attempt: number): number => Math.min(25 * 2 ** Math.min(attempt, 6), longestPause)
+
+/** A server that was asked and says nothing for longer sits behind a dead connection: a new one may reach it. */
+const silence = (limitMillis: number) => ({ connectTimeout: limitMillis, socketTimeout: limitMillis + 100 })
+
+/** Settings of every connection. `limitMillis` is how long a server may take to answer. */
+const settings = (limitMillis: number) => ({
+  ...silence(limitMillis),
+  replyMapping: "legacy",
+  lazyConnect: true,
+  autoResendUnfulfilledCommands: false,
+  autoResubscribe: false,
+  // What is under way on a connection that breaks fails at once.
+  maxRetriesPerRequest: 0,
+  // The address leads to a replica now: connecting again may find the master.
+  reconnectOnError: (error: Error) => error.message.includes("READONLY")
+} as const satisfies RedisOptions)
+
+const loginOf = ({ db, password, tls, username }: Login): RedisOptions => ({
+  ...(username !== undefined && { username }),
+  ...(password !== undefined && { password }),
+  ...(db !== undefined && { db }),
+  ...(tls !== undefined && { tls })
+})
+
+/** One server. */
+export const single = (address: Address, login: Login, limitMillis: number): Driver =>
+  new Redis({
+    ...address,
+    ...loginOf(login),
+    ...settings(limitMillis),
+    enableOfflineQueue: false,
+    retryStrategy: pauseBefore
+  })
+
+/** The server that is the master of its replicas at the time. */
+export const sentinel = (watch: Watch, login: Login, limitMillis: number): Driver =>
+  new Redis({
+    name: watch.masterName,
+    sentinels: watch.sentinels.map((address) => ({ ...address })),
+    ...(watch.username !== undefined && { sentinelUsername: watch.username }),
+    ...(watch.password !== undefined && { sentinelPassword: watch.password }),
+    ...(login.tls !== undefined && { sentinelTLS: login.tls, enableTLSForSentinelMode: true }),
+    sentinelCommandTimeout: limitMillis,
+    sentinelRetryStrategy: pauseBefore,
+    // A master that was replaced may live on for those who do not hear of it.
+    failoverDetector: true,
+    ...loginOf(login),
+    ...settings(limitMillis),
+    enableOfflineQueue: false,
+    retryStrategy: pauseBefore
+  })
+
+/** The nodes of a cluster; some of them are enough to find the others. */
+export const cluster = (nodes: ReadonlyArray<Address>, login: Login, limitMillis: number): Driver =>
+  new Cluster(
+    nodes.map((address) => ({ ...address })),
+    {
+      lazyConnect: true,
+      enableOfflineQueue: false,
+      clusterRetryStrategy: pauseBefore,
+      slotsRefreshTimeout: limitMillis,
+      slotsRefreshInterval: 10_000,
+      // A certificate is for the name, not for what it stands for.
+      ...(login.tls !== undefined && { dnsLookup: (address, callback) => callback(null, address) }),
+      redisOptions: { ...loginOf(login), ...settings(limitMillis) }
+    } satisfies ClusterOptions
+  )
+
+/**
+ * A connection for messages beside a driver, which is not opened again when it breaks. In a cluster a message reaches
+ * every node, so any of them will do: another one at each `turn`. `undefined`: no node is known.
+ */
+export const forMessages = (driver: Driver, turn: number, limitMillis: number): Redis | undefined => {
+  const nodes = "nodes" in driver ? driver.nodes() : [driver]
+  return nodes[turn % nodes.length]?.duplicate({
+    ...settings(limitMillis),
+    enableOfflineQueue: false,
+    retryStrategy: null,
+    failoverDetector: false
+  })
+}
