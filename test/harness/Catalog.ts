@@ -26,6 +26,9 @@ export interface Entry {
   readonly required: boolean
 }
 
+/** The address in an environment variable; an empty one counts as none. */
+export const addressIn = (variable: string): string | undefined => process.env[variable] || undefined
+
 /** Unpacked packages, one folder each; git ignores it. */
 export const cache = fileURLToPath(new URL("../../.cache/servers", import.meta.url))
 
@@ -64,9 +67,9 @@ const javaJars = "/usr/share/java"
 /** Java with these jars, and with the one that shows the log. */
 const java = (...jars: ReadonlyArray<string>) => (): Wrap | undefined => {
   const path = executable("java")
-  if (path === undefined || !jars.every((jar) => Fs.existsSync(jar))) return undefined
-  const classPath = [...jars, `${javaJars}/slf4j-simple.jar`].join(":")
-  return ([_java, ...rest]) => [path, "-cp", classPath, ...rest]
+  const all = [...jars, `${javaJars}/slf4j-simple.jar`]
+  if (path === undefined || !all.every((jar) => Fs.existsSync(jar))) return undefined
+  return ([_java, ...rest]) => [path, "-cp", all.join(":"), ...rest]
 }
 
 /** The distribution's ZooKeeper, if it is this version; the manifest of its jar names all the others that it needs. */
@@ -121,14 +124,14 @@ export const catalog = {
     title: "etcd",
     variable: "DLOCK_TEST_ETCD",
     local: programs("etcd"),
-    docker: { image: "quay.io/coreos/etcd:v3.4.37", wrap: asIs },
+    docker: { image: "quay.io/coreos/etcd:v3.4.34", wrap: asIs },
     install: ["etcd-server"],
     required: true
   },
   "etcd-3.4": {
     title: "etcd 3.4",
     local: programOfVersion("etcd", /^etcd Version: 3\.4\./),
-    docker: { image: "quay.io/coreos/etcd:v3.4.37", wrap: asIs },
+    docker: { image: "quay.io/coreos/etcd:v3.4.34", wrap: asIs },
     required: false
   },
   "etcd-3.5": {
@@ -137,7 +140,7 @@ export const catalog = {
       programOfVersion("etcd", /^etcd Version: 3\.5\./),
       unpacked("etcd-3.5", "usr/bin/etcd")
     ),
-    docker: { image: "quay.io/coreos/etcd:v3.5.24", wrap: asIs },
+    docker: { image: "quay.io/coreos/etcd:v3.5.16", wrap: asIs },
     unpack: "etcd-server",
     required: false
   },

@@ -66,5 +66,5 @@ export const program = (
       resume: docker("unpause", name)
     }
   })
-  return { place: "container", launch }
+  return { launch }
 }

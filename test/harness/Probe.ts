@@ -11,7 +11,7 @@ export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly received: 
 const limitMillis = 1000
 
 /** Silence after something else came: there was an answer, and it is not the one. */
-const silenceMillis = 20
+const silenceMillis = 100
 
 /**
  * Connects, sends, and reads until what came matches; answers what came, one character per byte.

@@ -34,7 +34,7 @@ const gibibyte = 1024 ** 3
  */
 const temporary = (): string => {
   const chosen = process.env.DLOCK_TEST_TMP
-  if (chosen !== undefined) return chosen
+  if (chosen !== undefined) return Path.resolve(chosen)
   const memory = "/dev/shm"
   try {
     Fs.accessSync(memory, Fs.constants.W_OK)

@@ -4,7 +4,7 @@
 import { Effect } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { cache, catalog } from "./Catalog.ts"
+import { addressIn, cache, catalog } from "./Catalog.ts"
 import type { Entry, Kind } from "./Catalog.ts"
 import * as Docker from "./Docker.ts"
 import { HarnessError } from "./HarnessError.ts"
@@ -25,12 +25,10 @@ export interface Launch {
 
 /** Runs the programs of one kind of server. */
 export interface Program {
-  readonly place: "machine" | "container"
   readonly launch: (launch: Launch) => Effect.Effect<Process.Process, HarnessError>
 }
 
 const onMachine = (server: string, wrap: (command: ReadonlyArray<string>) => ReadonlyArray<string>): Program => ({
-  place: "machine",
   launch: ({ command, folder }) => Process.launch(server, folder, wrap(command(host)))
 })
 
@@ -41,7 +39,7 @@ const advice = (kind: Kind): string => {
   const { install, title, variable }: Entry = catalog[kind]
   if (Fs.existsSync(problemFile(kind))) return Fs.readFileSync(problemFile(kind), "utf8").trim()
   const ways = [
-    ...(install === undefined ? [] : [`install it (Debian: ${install.join(" ")})`]),
+    ...(install === undefined ? [] : [`install it (root on Debian: apt-get install ${install.join(" ")})`]),
     "start Docker",
     ...(variable === undefined ? [] : [`set ${variable} to the address of one that runs`])
   ]
@@ -54,13 +52,10 @@ const locate = (kind: Kind): Program | undefined => {
   if (found.has(kind)) return found.get(kind)
   const { docker, local }: Entry = catalog[kind]
   const wrap = local()
-  const program = wrap !== undefined ?
-    onMachine(kind, wrap)
-    : docker !== undefined && Docker.isRunning() && Docker.has(docker.image) ?
-    Docker.program(kind, docker.image, docker.wrap)
-    : undefined
-  found.set(kind, program)
-  return program
+  const inContainer = wrap === undefined && docker !== undefined && Docker.isRunning() && Docker.has(docker.image)
+  if (wrap !== undefined) found.set(kind, onMachine(kind, wrap))
+  else found.set(kind, inContainer ? Docker.program(kind, docker.image, docker.wrap) : undefined)
+  return found.get(kind)
 }
 
 /** Forgets what was found, after something was brought in. */
@@ -69,7 +64,7 @@ export const lookAgain = (): void => found.clear()
 /** Why tests of this kind can not run, or undefined if they can. */
 export const problem = (kind: Kind): string | undefined => {
   const { variable }: Entry = catalog[kind]
-  if (variable !== undefined && process.env[variable] !== undefined) return undefined
+  if (variable !== undefined && addressIn(variable) !== undefined) return undefined
   return locate(kind) === undefined ? advice(kind) : undefined
 }
 

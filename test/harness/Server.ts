@@ -4,6 +4,7 @@
 import { Clock, Effect, Exit, Schedule, Scope, Semaphore } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import { addressIn } from "./Catalog.ts"
 import { HarnessError } from "./HarnessError.ts"
 import { host } from "./Port.ts"
 import type { NoAnswer } from "./Probe.ts"
@@ -163,15 +164,15 @@ export const onFreePorts = <A>(
  * with a `HarnessError`.
  */
 export const given = (variable: string): Server | undefined => {
-  const addr = process.env[variable]
-  if (addr === undefined || addr === "") return undefined
+  const addr = addressIn(variable)
+  if (addr === undefined) return undefined
   const { hostname, port } = new URL(`tcp://${addr}`)
   const refuse = new HarnessError({
     server: addr,
     problem: `faults can only be done to a server that the harness starts; unset ${variable}`
   })
   return {
-    host: hostname,
+    host: hostname.replace(/^\[|\]$/g, ""),
     port: Number(port),
     addr,
     kill: Effect.die(refuse),

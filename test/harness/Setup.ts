@@ -63,23 +63,20 @@ const unpack = Effect.fnUntraced(function*(entries: Missing) {
   }
 })
 
+const problems = (entries: Missing) => entries.flatMap(([kind]) => Program.problem(kind) ?? [])
+
 /**
  * Brings in what is missing. Fails if a required server is still missing; answers what else is, a sentence each.
  */
 export const setup: Effect.Effect<ReadonlyArray<string>, HarnessError> = Effect.gen(function*() {
-  for (const bringIn of [pull, install, unpack]) {
+  for (const bringIn of [pull, install]) {
     const entries = yield* missing
     if (entries.length > 0) yield* bringIn(entries)
   }
-  const problems = (yield* missing).map(([kind, { required }]) => ({
-    required,
-    sentence: Program.problem(kind) ?? kind
-  }))
-  const fatal = problems.filter(({ required }) => required)
-  if (fatal.length > 0) {
-    return yield* new HarnessError({ server: "setup", problem: fatal.map(({ sentence }) => sentence).join("\n") })
-  }
-  return problems.map(({ sentence }) => sentence)
+  const fatal = (yield* missing).filter(([, { required }]) => required)
+  if (fatal.length > 0) return yield* new HarnessError({ server: "setup", problem: problems(fatal).join("\n") })
+  yield* unpack(yield* missing)
+  return problems(yield* missing)
 }).pipe(
   Effect.catchTag("PlatformError", (cause) => new HarnessError({ server: "setup", problem: cause.message })),
   Effect.provide(NodeServices.layer)

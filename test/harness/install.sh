@@ -22,4 +22,4 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 # One of several sources may fail that has nothing to do with these packages.
 apt-get -qq update || true
-apt-get -qq install --yes --no-install-recommends --no-remove "$@"
+apt-get -qq --option DPkg::Lock::Timeout=120 install --yes --no-install-recommends --no-remove "$@"
