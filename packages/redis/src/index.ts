@@ -1,1 +1,2 @@
 export * as RedisLock from "./RedisLock.ts"
+export * as Redlock from "./Redlock.ts"

@@ -1,0 +1,135 @@
+/**
+ * Attempts to hold a key, and what each server may still do for them.
+ *
+ * An attempt asks for a majority in rounds. Each round has a value of its own under the key, so that whatever arrives
+ * late of one round (a request, a give-back) means nothing to the next. The first round's value is the owner itself.
+ */
+import type { LockRequest } from "@dlock/core"
+import * as Duration from "effect/Duration"
+import type * as Latch from "effect/Latch"
+import { keysOf } from "./RedisKeys.ts"
+import { fenceMillis } from "./RedisScripts.ts"
+import type { RedlockNode } from "./RedlockNode.ts"
+
+/** What one server was asked in one round. */
+export interface Asked {
+  /** The KEYS of `take`. */
+  readonly keys: readonly [lock: string, fence: string, voidMark: string]
+  readonly channel: string
+  /** Whether it has us as its holder, or may have: an answer is missing. */
+  mayHold: boolean
+  /** Whether an answer came too late to be heard, or never. */
+  isDoubtful: boolean
+  /** How many times it was asked for the key and has not answered. */
+  unanswered: number
+  /** Until when one of these requests is valid, in µs of the server's clock. */
+  validUntil: number
+  /** Whether it is asked again and again to take the give-back. */
+  isReminded: boolean
+}
+
+/** One round. */
+export interface Claim {
+  /** What stands under the key. */
+  readonly value: string
+  readonly nodes: ReadonlyArray<Asked>
+  /** How long the lease lives, as it is really asked for. */
+  readonly ttlMillis: number
+  /** How long its token lives, as the scripts take it. */
+  readonly fenceMillis: string
+  /** How long to wait for the answer of one server, in ns. */
+  readonly limit: bigint
+  /** The token, once this round has a majority. */
+  token: bigint | undefined
+  /** Whether it was given back: nothing is asked for any more. */
+  isOver: boolean
+}
+
+/** One attempt. */
+export interface Attempt {
+  readonly request: LockRequest
+  rounds: number
+  claim: Claim | undefined
+  /** Whether it was given back. */
+  isOver: boolean
+  /** Opens when the call that works on it is through; a second call of the same attempt waits for that. */
+  busy: Latch.Latch | undefined
+  /** Called when it is given back. */
+  onOver: (() => void) | undefined
+}
+
+/** The attempts of a backend. */
+export interface Attempts {
+  /** An attempt that begins, or goes on. */
+  readonly begin: (request: LockRequest) => Attempt
+  /** What is known of an attempt, if anything. */
+  readonly find: (request: LockRequest) => Attempt | undefined
+  /** The servers have nothing of it any more that anybody could ask for. */
+  readonly end: (request: LockRequest) => void
+  /** It was given back, or it failed: whoever asked may come back to it, or not. */
+  readonly leave: (attempt: Attempt) => void
+}
+
+export const makeAttempts = (): Attempts => {
+  const live = new Map<LockRequest, Attempt>()
+  const left = new WeakMap<LockRequest, Attempt>()
+  return {
+    begin: (request) => {
+      const attempt = live.get(request) ?? left.get(request) ??
+        { request, rounds: 0, claim: undefined, isOver: false, busy: undefined, onOver: undefined }
+      if (!attempt.isOver) live.set(request, attempt)
+      return attempt
+    },
+    find: (request) => live.get(request) ?? left.get(request),
+    end: (request) => {
+      live.delete(request)
+      left.delete(request)
+    },
+    leave: (attempt) => {
+      live.delete(attempt.request)
+      left.set(attempt.request, attempt)
+    }
+  }
+}
+
+/** Where those who wait for a key hear of its release, on the server that has it under this name. */
+export const channelOf = (lock: string): string => `dlock-free/${lock}`
+
+/** The names of a key on one server. */
+export const lockOn = (node: RedlockNode, key: string): string => node.keyPrefix + key
+
+/** The next round of an attempt. */
+export const nextClaim = (
+  nodes: ReadonlyArray<RedlockNode>,
+  attempt: Attempt,
+  nodeTimeout: (ttl: Duration.Duration) => Duration.Duration
+): Claim => {
+  const { key, owner, ttl } = attempt.request
+  const round = attempt.rounds++
+  const value = round === 0 ? owner : `${owner}~${round}`
+  const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(ttl)))
+  const [first] = nodes
+  const firstKeys = keysOf((first?.keyPrefix ?? "") + key)
+  const claim: Claim = {
+    value,
+    nodes: nodes.map((node) => {
+      const keys = node.keyPrefix === first?.keyPrefix ? firstKeys : keysOf(lockOn(node, key))
+      return {
+        keys: [keys.lock, keys.fence, keys.voidPrefix + value],
+        channel: channelOf(keys.lock),
+        mayHold: false,
+        isDoubtful: false,
+        unanswered: 0,
+        validUntil: 0,
+        isReminded: false
+      }
+    }),
+    ttlMillis,
+    fenceMillis: `${ttlMillis + fenceMillis}`,
+    limit: Duration.toNanosUnsafe(nodeTimeout(ttl)),
+    token: undefined,
+    isOver: false
+  }
+  attempt.claim = claim
+  return claim
+}
