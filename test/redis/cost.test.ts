@@ -1,7 +1,7 @@
 /**
  * What a lock costs the server, counted.
  */
-import { Lock } from "@dlock/core"
+import { Lock, type LockBackend } from "@dlock/core"
 import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
@@ -50,8 +50,11 @@ layer(RedisServer.layer, { excludeTestServices: true, timeout: "2 minutes" })("w
   it.effect("a lock that was contended once is two round trips again", () =>
     Effect.gen(function*() {
       const [one, other] = [yield* makeLock, yield* makeLock]
-      const contend = (lock: Lock["Service"]) => lock.withLock("cost/again", Effect.sleep("20 millis"))
-      yield* Effect.all([contend(one), contend(other)], { concurrency: "unbounded" })
+      yield* Effect.forEach(
+        [one, other],
+        (lock) => lock.withLock("cost/again", Effect.sleep("20 millis")),
+        { concurrency: "unbounded" }
+      )
       const commands = yield* commandsOf(
         Effect.forEach([one, other], (lock) => lock.withLock("cost/again", Effect.void))
       )
@@ -88,17 +91,18 @@ layer(RedisServer.layer, { excludeTestServices: true, timeout: "2 minutes" })("w
           yield* RedisLock.make({ addrs: [server.addr] })
         ]
         let handOvers = 0
+        const contend = (backend: LockBackend["Service"]) =>
+          Effect.gen(function*() {
+            while (handOvers < 1000) {
+              const request = attempt(`cost/line ${waiters}`)
+              yield* backend.acquire(request)
+              handOvers++
+              yield* backend.release(request)
+            }
+          })
         const all = Effect.forEach(
           Array.from({ length: waiters + 1 }, (_, i) => backends[i % 2]),
-          (backend) =>
-            Effect.gen(function*() {
-              while (handOvers < 1000 && backend !== undefined) {
-                const request = attempt(`cost/line ${waiters}`)
-                yield* backend.acquire(request)
-                handOvers++
-                yield* backend.release(request)
-              }
-            }),
+          (backend) => backend === undefined ? Effect.void : contend(backend),
           { concurrency: "unbounded" }
         )
         const perHandOver = (yield* commandsOf(all)).length / handOvers
@@ -146,23 +150,18 @@ layer(RedisServer.layer, { excludeTestServices: true, timeout: "2 minutes" })("w
     Effect.gen(function*() {
       const { bare } = yield* RedisServer
       const [one, other] = [yield* makeLock, yield* makeLock]
-      const use = (lock: Lock["Service"]) =>
-        Effect.forEach(["left/1", "left/2"], (key) =>
-          Effect.timeoutOption(lock.withLock(key, Effect.sleep("7 millis"), { ttl: "2 seconds" }), "50 millis"), {
-          concurrency: "unbounded"
-        })
-      yield* Effect.all(
-        Array.from({ length: 40 }, (_, i) =>
-          use(i % 2 === 0 ? one : other)),
-        {
-          concurrency: "unbounded"
-        }
-      )
+      const uses = Array.from({ length: 80 }, (_, i) => [i % 2 === 0 ? one : other, `left/${i % 4}`] as const)
+      yield* Effect.forEach(uses, ([lock, key]) =>
+        Effect.timeoutOption(lock.withLock(key, Effect.sleep("7 millis"), { ttl: "2 seconds" }), "50 millis"), {
+        concurrency: "unbounded"
+      })
       yield* Effect.sleep("100 millis")
       const keys = yield* Effect.promise(() =>
         bare.keys("*left/*")
       )
-      const others = keys.filter((key) => !key.endsWith(":dlock-fence"))
+      const others = keys.filter((key) =>
+        !key.endsWith(":dlock-fence")
+      )
       assert.deepStrictEqual(others.filter((key) => !/dlock-(void|line|waiters)/.test(key)), [], "nothing is held")
       const ttls = yield* Effect.promise(() => Promise.all(keys.map((key) => bare.pttl(key))))
       assert.isTrue(ttls.every((ttl) => ttl > 0 && ttl <= 3_602_000), "everything has an expiry")

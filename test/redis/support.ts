@@ -1,13 +1,16 @@
 /**
- * A Redis server for tests, a bare client to look at it, and what the conformance suite wants to know of a backend.
+ * Redis servers for tests, a bare client to look at them, and what the conformance suite wants to know of a backend.
  */
-import type { LockRequest } from "@dlock/core"
+import type { LockBackendError, LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { RedisLock } from "@dlock/redis"
 import { Clock, Context, Duration, Effect, Layer } from "effect"
-import { Redis } from "ioredis"
+import type { Scope } from "effect"
+import type { RedisOptions } from "ioredis"
+import { Cluster, Redis } from "ioredis"
+import type { HarnessError } from "../harness/HarnessError.ts"
 import { proxy } from "../harness/Proxy.ts"
-import { redis } from "../harness/RedisServer.ts"
+import { redis, redisCluster, redisSentinel } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
 
 /** A running server, with a driver of our own to look behind the backend's back. */
@@ -23,16 +26,23 @@ export class RedisServer extends Context.Service<RedisServer, { readonly server:
   )
 }
 
-/** A bare driver, closed with the scope. */
-export const connect = (port: number, password?: string) =>
+const closing = <D extends Redis | Cluster>(open: () => D) =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const driver = new Redis({ host: "127.0.0.1", port, ...(password !== undefined && { password }) })
+      const driver = open()
       driver.on("error", () => {})
       return driver
     }),
     (driver) => Effect.sync(() => driver.disconnect())
   )
+
+/** A bare driver, closed with the scope. */
+export const connect = (port: number, password?: string) =>
+  closing(() => new Redis({ host: "127.0.0.1", port, ...(password !== undefined && { password }) }))
+
+/** A bare driver of a cluster, closed with the scope. */
+export const connectCluster = (nodes: ReadonlyArray<Server>) =>
+  closing(() => new Cluster(nodes.map(({ host, port }) => ({ host, port }))))
 
 let attempts = 0
 
@@ -59,25 +69,94 @@ export const until = (condition: () => Promise<boolean>) =>
     Effect.eventually
   )
 
-export const capabilities: LockTest.Capabilities<RedisServer> = {
+/** A set-up for the conformance suite. */
+export class Target extends Context.Service<Target, {
+  readonly bare: Redis | Cluster
+  readonly options: RedisLock.Options
+  /** A client whose connections all go over roads that can be closed. */
+  readonly mortal: Effect.Effect<LockTest.MortalClient, HarnessError | LockBackendError, Scope.Scope>
+}>()("test/redis/Target") {}
+
+const commandTimeout = "1 second"
+
+export const capabilities: LockTest.Capabilities<Target> = {
   clock: "live",
   tenure: "lease",
   ttl: "request",
   minTtl: "1 second",
   deadWaiterDelay: "2 seconds",
-  commandTimeout: "1 second",
+  commandTimeout,
   fifo: true,
   pushesLoss: false,
-  inLine: (key) => Effect.flatMap(RedisServer, ({ bare }) => Effect.promise(() => bare.zcard(`{${key}}:dlock-line`))),
-  mortal: Effect.gen(function*() {
-    const { server } = yield* RedisServer
-    const road = yield* proxy(server)
-    const client = yield* RedisLock.make({ addrs: [road.addr], commandTimeout: "1 second" })
-    return { client, cut: road.drop("both") }
-  }),
+  inLine: (key) => Effect.flatMap(Target, ({ bare }) => Effect.promise(() => bare.zcard(`{${key}}:dlock-line`))),
+  mortal: Effect.flatMap(Target, ({ mortal }) => mortal),
   revocable: Effect.gen(function*() {
-    const { bare, server } = yield* RedisServer
-    const client = yield* RedisLock.make({ addrs: [server.addr] })
+    const { bare, options } = yield* Target
+    const client = yield* RedisLock.make(options)
     return { client, revoke: (request) => Effect.promise(() => bare.del(request.key)) }
   })
 }
+
+/** One server. */
+export const single = Layer.effect(
+  Target,
+  Effect.gen(function*() {
+    const server = yield* redis()
+    return {
+      bare: yield* connect(server.port),
+      options: { addrs: [server.addr] },
+      mortal: Effect.gen(function*() {
+        const road = yield* proxy(server)
+        return { client: yield* RedisLock.make({ addrs: [road.addr], commandTimeout }), cut: road.drop("both") }
+      })
+    }
+  })
+)
+
+/** A road to each server, and what the driver calls the map to them. */
+const roads = Effect.fnUntraced(function*(servers: ReadonlyArray<Server>) {
+  const proxies = yield* Effect.forEach(servers, proxy)
+  const natMap = Object.fromEntries(
+    servers.map(({ addr, host, port }, i) => [addr, { host, port: proxies[i]?.port ?? port }])
+  )
+  return { natMap, proxies, cut: Effect.forEach(proxies, (road) => road.drop("both"), { discard: true }) }
+})
+
+const endpoints = (servers: ReadonlyArray<{ readonly host: string, readonly port: number }>) =>
+  servers.map(({ host, port }) => ({ host, port }))
+
+/** Three masters. */
+export const cluster = Layer.effect(
+  Target,
+  Effect.gen(function*() {
+    const { addrs, nodes } = yield* redisCluster()
+    return {
+      bare: yield* connectCluster(nodes),
+      options: { mode: "cluster", addrs } as const,
+      mortal: Effect.gen(function*() {
+        const { cut, natMap, proxies } = yield* roads(nodes)
+        const driver = yield* closing(() => new Cluster(endpoints(proxies), { natMap }))
+        return { client: yield* RedisLock.makeClient(driver, { commandTimeout }), cut }
+      })
+    }
+  })
+)
+
+/** A master with two replicas, and three sentinels. */
+export const sentinel = Layer.effect(
+  Target,
+  Effect.gen(function*() {
+    const { addrs, masterName, sentinels, servers } = yield* redisSentinel()
+    const driverOf = (options: Pick<RedisOptions, "sentinels" | "natMap">) =>
+      closing(() => new Redis({ name: masterName, ...options }))
+    return {
+      bare: yield* driverOf({ sentinels: endpoints(sentinels) }),
+      options: { mode: "sentinel", addrs, masterName } as const,
+      mortal: Effect.gen(function*() {
+        const { cut, natMap, proxies } = yield* roads([...sentinels, ...servers])
+        const driver = yield* driverOf({ sentinels: endpoints(proxies.slice(0, sentinels.length)), natMap })
+        return { client: yield* RedisLock.makeClient(driver, { commandTimeout }), cut }
+      })
+    }
+  })
+)
