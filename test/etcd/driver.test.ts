@@ -1,7 +1,7 @@
 /**
  * The faults of the driver (etcd3 1.1.2), each as a user of this backend would meet it if it were not worked around.
  */
-import { withLock } from "@dlock/core"
+import { type LockBackendError, withLock } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
@@ -11,6 +11,7 @@ import {
   clear,
   connect,
   Etcd,
+  freezer,
   freshKey,
   keysOf,
   leasesOf,
@@ -53,6 +54,22 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
       assert.isBelow(releaseTook, 1500, "release ends within the command timeout")
       yield* road.pass
       assert.isTrue(yield* backend.release(held), "the release that comes again finds the key, or that it removed it")
+    }))
+
+  it.effect("2: a connection that other clients of the process share and that fell silent is left", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* Etcd
+      const road = yield* freezer(endpoints[0] ?? "")
+      const [a, b] = [
+        yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "1 second" }),
+        yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "1 second" })
+      ]
+      for (const backend of [a, b]) yield* backend.tryAcquire(attempt(freshKey()))
+      yield* road.freeze
+      for (const backend of [a, b, a, b]) {
+        const request = attempt(freshKey())
+        assert.isTrue(Option.isSome(yield* backend.tryAcquire(request)), "the second try is on a new connection")
+      }
     }))
 
   it.effect("2, 4: a connection that fell silent is left, by calls, keepalives and watches alike", () =>
@@ -146,33 +163,61 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
       yield* backend.release(warm)
     }))
 
-  it.effect("6: an acquire that fails leaves nothing, however late it arrives", () =>
+  it.effect("6: an attempt that failed or was sent twice leaves nothing, however late a copy of it arrives", () =>
     Effect.gen(function*() {
-      const { bare } = yield* Etcd
-      const road = yield* roadToServer
-      const backend = yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "500 millis" })
-      yield* backend.tryAcquire(attempt(freshKey()))
-      for (let round = 0; round < 5; round++) {
-        const key = freshKey()
-        const request = attempt(key)
-        yield* road.blackhole()
-        const verb: Effect.Effect<unknown, unknown> = round % 2 === 0
-          ? backend.tryAcquire(request)
-          : backend.acquire(request)
-        const failed = yield* Effect.exit(verb)
-        assert.isTrue(Exit.isFailure(failed), "an attempt in a black hole fails")
-        const giving = yield* Effect.forkScoped(Effect.retry(backend.release(request), { times: 20 }))
-        yield* Effect.sleep("200 millis")
-        yield* road.pass
-        yield* Fiber.join(giving)
-        // What was held back has arrived by now.
-        yield* Effect.sleep("300 millis")
-        assert.deepStrictEqual(
-          yield* lineOf(bare, key),
-          [],
-          "an attempt that was given back leaves nothing in the line"
-        )
+      const { bare, endpoints } = yield* Etcd
+      for (const verb of ["tryAcquire", "acquire"] as const) {
+        for (const fate of ["granted", "failed", "interrupted"] as const) {
+          const road = yield* freezer(endpoints[0] ?? "")
+          const backend = yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "1 second" })
+          // A session that many share: it lives on.
+          const other = attempt(freshKey())
+          yield* backend.tryAcquire(other)
+          const request = attempt(freshKey())
+          yield* road.freeze
+          const asking: Effect.Effect<unknown, LockBackendError> = backend[verb](request)
+          const fiber = yield* Effect.forkScoped(asking, { startImmediately: true })
+          yield* Effect.sleep("100 millis")
+          if (fate === "granted") yield* Fiber.join(fiber)
+          else if (fate === "interrupted") yield* Fiber.interrupt(fiber)
+          else {
+            // The second try, over a new connection, freezes too.
+            yield* Effect.sleep("420 millis")
+            yield* road.freeze
+            yield* Fiber.await(fiber)
+          }
+          yield* Effect.retry(backend.release(request), { times: 5 })
+          assert.deepStrictEqual(yield* lineOf(bare, request.key), [], "what was given back is gone")
+          yield* road.thaw
+          yield* Effect.sleep("300 millis")
+          assert.deepStrictEqual(
+            yield* lineOf(bare, request.key),
+            [],
+            `${verb}, ${fate}: a copy that arrives after the give-back holds nothing and is not in line`
+          )
+          assert.deepStrictEqual(other.losses, [], "the session lives on")
+          yield* backend.release(other)
+        }
       }
+    }))
+
+  it.effect("6: a refusal that came over another connection than a copy of the question: the copy takes nothing", () =>
+    Effect.gen(function*() {
+      const { bare, endpoints } = yield* Etcd
+      const road = yield* freezer(endpoints[0] ?? "")
+      const direct = yield* EtcdLock.make({ endpoints })
+      const backend = yield* EtcdLock.make({ endpoints: [road.addr], commandTimeout: "1 second" })
+      const [other, holder] = [attempt(freshKey()), attempt(freshKey())]
+      yield* backend.tryAcquire(other)
+      yield* direct.tryAcquire(holder)
+      yield* road.freeze
+      const refused = yield* backend.tryAcquire(attempt(holder.key))
+      assert.isTrue(Option.isNone(refused))
+      yield* direct.release(holder)
+      yield* road.thaw
+      yield* Effect.sleep("300 millis")
+      assert.deepStrictEqual(yield* lineOf(bare, holder.key), [], "nobody gives back what was refused")
+      yield* backend.release(other)
     }))
 
   it.effect("9: a lease that is revoked elsewhere is noticed at once, not at the next keepalive", () =>

@@ -8,6 +8,7 @@ import { EtcdLock } from "@dlock/etcd"
 import { Clock, Context, Deferred, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { Etcd3 } from "etcd3"
+import * as Net from "node:net"
 import { etcd, etcdCluster } from "../harness/EtcdServer.ts"
 import type { Options } from "../harness/EtcdServer.ts"
 import { proxy } from "../harness/Proxy.ts"
@@ -136,3 +137,54 @@ export const roadTo = (endpoint: string) => {
   const [host = "", port = ""] = endpoint.split(":")
   return proxy({ host, port: Number(port) })
 }
+
+/**
+ * A proxy that freezes the connections of now, while new ones pass: what a firewall does that has forgotten them. What
+ * was sent on them arrives when they thaw.
+ */
+export const freezer = (endpoint: string) =>
+  Effect.acquireRelease(
+    Effect.callback<{ readonly listener: Net.Server, readonly pairs: Set<ReadonlyArray<Net.Socket>> }>((resume) => {
+      const [host = "", port = ""] = endpoint.split(":")
+      const pairs = new Set<ReadonlyArray<Net.Socket>>()
+      const listener = Net.createServer((client) => {
+        const server = Net.connect(Number(port), host)
+        const pair = [client, server]
+        pairs.add(pair)
+        client.pipe(server).pipe(client)
+        for (const socket of pair) {
+          socket.on("error", () => {})
+          socket.on("close", () => {
+            pairs.delete(pair)
+            for (const other of pair) other.destroy()
+          })
+        }
+      })
+      listener.listen(0, "127.0.0.1", () => resume(Effect.succeed({ listener, pairs })))
+    }),
+    ({ listener, pairs }) =>
+      Effect.sync(() => {
+        listener.close()
+        for (const pair of pairs) for (const socket of pair) socket.destroy()
+      })
+  ).pipe(Effect.map(({ listener, pairs }) => {
+    const address = listener.address()
+    const frozen = new Set<Net.Socket>()
+    return {
+      addr: `127.0.0.1:${typeof address === "object" ? address?.port : 0}`,
+      freeze: Effect.sync(() => {
+        for (const [client, server] of pairs) {
+          if (client === undefined || server === undefined) continue
+          client.unpipe(server)
+          server.unpipe(client)
+          for (const socket of [client, server]) frozen.add(socket.pause())
+        }
+      }),
+      thaw: Effect.sync(() => {
+        for (const [client, server] of pairs) {
+          if (client !== undefined && server !== undefined && frozen.has(client)) client.pipe(server).pipe(client)
+        }
+        frozen.clear()
+      })
+    }
+  }))
