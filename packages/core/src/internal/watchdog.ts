@@ -51,7 +51,10 @@ export class Watchdog {
       this.up(alarm.slot)
       this.down(alarm.slot)
     }
-    if (due < this.wakeAt) this.wake?.()
+    if (due < this.wakeAt) {
+      this.wakeAt = Number.NEGATIVE_INFINITY
+      this.wake?.()
+    }
   }
 
   get alarms(): ReadonlyArray<Alarm> {
@@ -81,12 +84,11 @@ export class Watchdog {
   /** Rings what is due, sleeps until the next is; `onSlept` is called when the machine has slept. */
   run(onSlept: () => void): Effect.Effect<never> {
     const awake = Effect.callback<void>((resume) => {
-      this.wake = () => {
-        this.wakeAt = Number.NEGATIVE_INFINITY
-        resume(Effect.void)
-      }
+      // An alarm may have been set since the time to wake was read: Effect may yield between any two.
+      if (this.wakeAt === Number.NEGATIVE_INFINITY) return resume(Effect.void)
+      this.wake = () => resume(Effect.void)
     })
-    return Effect.forever(Effect.suspend(() => {
+    const round = Effect.suspend(() => {
       const skew = this.wallSkew()
       // Half of the smallest drift that a deadline allows for; less is the clocks' own noise.
       if (skew - this.skew > 1) onSlept()
@@ -100,7 +102,9 @@ export class Watchdog {
       const nap = Math.min(Math.max(Math.ceil(next - now), 0), longestNap)
       this.wakeAt = now + nap
       return Effect.raceFirst(Effect.sleep(nap), awake)
-    }))
+    })
+    // Whoever waits for an alarm may throw when it rings; the others still count on theirs.
+    return Effect.forever(Effect.catchDefect(round, (defect) => Effect.logError("An alarm of a lock failed", defect)))
   }
 
   private ringDue(): number | undefined {
