@@ -165,10 +165,10 @@ describe("histories", () => {
       renewals += outcome.renewals
       writeBacks += outcome.writeBacks
     }
-    assert.isAbove(grants, 5000, "there is something to see: grants")
+    assert.isAbove(grants, 4000, "there is something to see: grants")
     assert.isAbove(renewals, 1000, "there is something to see: renewals")
     assert.isAbove(writeBacks, 500, "there is something to see: tokens written back")
-  })
+  }, 60_000)
 
   const mutants: ReadonlyArray<readonly [name: string, broken: Partial<Rules>, sign: RegExp]> = [
     ["half of the servers are enough", { majority: (n) => Math.max(1, Math.floor(n / 2)) }, /at the same time/],
@@ -178,6 +178,6 @@ describe("histories", () => {
   for (const [name, broken, sign] of mutants) {
     it(`show when ${name}`, () => {
       assert.match(search({ ...rules, ...broken }, 2000) ?? "nothing", sign)
-    })
+    }, 60_000)
   }
 })

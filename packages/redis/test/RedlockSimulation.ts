@@ -10,7 +10,7 @@ import { ballot, tally, verdict } from "../src/internal/RedlockQuorum.ts"
 const ttl = 200_000
 const nodeLimit = 20_000
 const clients = 3
-const length = ttl * 6
+const length = ttl * 4
 
 /** The same numbers for the same seed (mulberry32). */
 const randomOf = (seed: number) => {
