@@ -14,14 +14,18 @@ import { fenceMillis } from "./RedisScripts.ts"
 /** One attempt. */
 export interface Attempt {
   readonly owner: string
-  /** The number of KEYS, the KEYS, and the first ARGV of every script: the owner, and two lives in ms. */
-  readonly common: ReadonlyArray<string>
+  /** The number of KEYS, the KEYS, and the first ARGV of every script, each for its own set of KEYS. */
+  readonly all: ReadonlyArray<string>
+  readonly lockAndFence: ReadonlyArray<string>
+  readonly lock: ReadonlyArray<string>
   /** How long the lease lives, as it is really asked for: in whole milliseconds. */
   readonly ttl: Duration.Duration
   /** How long to wait for an answer, in ns. */
   readonly limit: bigint
   /** Whether the server was ever asked for the key. */
   wasSent: boolean
+  /** When its token was last given a full life, by `Clock.monotonicTimeNanos`. */
+  fencedAt: bigint
   /** How many times it was asked and has not answered. */
   unanswered: number
   /** Until when one of these requests is valid, in µs of the server's clock. */
@@ -48,24 +52,18 @@ export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Atte
   const left = new WeakMap<LockRequest, Attempt>()
 
   const make = (request: LockRequest): Attempt => {
-    const keys = keysOf(keyPrefix + request.key)
+    const { fence, line, lock, voidPrefix, waiters } = keysOf(keyPrefix + request.key)
     const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(request.ttl)))
+    const argv = [request.owner, `${ttlMillis}`, `${ttlMillis + fenceMillis}`]
     return {
       owner: request.owner,
-      common: [
-        "5",
-        keys.lock,
-        keys.line,
-        keys.waiters,
-        keys.fence,
-        keys.voidPrefix + request.owner,
-        request.owner,
-        `${ttlMillis}`,
-        `${ttlMillis + fenceMillis}`
-      ],
+      all: ["5", lock, line, waiters, fence, voidPrefix + request.owner, ...argv],
+      lockAndFence: ["2", lock, fence, ...argv],
+      lock: ["1", lock, ...argv],
       ttl: Duration.millis(ttlMillis),
       limit: Duration.toNanosUnsafe(Duration.min(commandTimeout, request.ttl)),
       wasSent: false,
+      fencedAt: 0n,
       unanswered: 0,
       validUntil: 0,
       isOver: false

@@ -67,7 +67,7 @@ export const make = Effect.fnUntraced(function*(
     check,
     tryAcquire,
     acquire: (request) => Effect.suspend(() => RedisLine.acquire(verbs, wakeUps, attempts.begin(request))),
-    renew: (request) => Effect.suspend(() => verbs.prolong(attempts.find(request))),
+    renew: (request) => Effect.suspend(() => verbs.renew(attempts.find(request))),
     release
   }
 })

@@ -7,8 +7,8 @@ import { LockBackendError } from "@dlock/core"
 
 const reasons: ReadonlyArray<readonly [RegExp, BackendReason]> = [
   [/\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid password|without any password configured/, "Unauthorized"],
-  // The server is there but has no data to answer from, for now.
-  [/\b(LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b/, "Unreachable"],
+  // The server is there but has no data to answer from, for now; or a slot is on its way from one to another.
+  [/\b(LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b|Too many Cluster redirections/, "Unreachable"],
   [/\b(MOVED|CROSSSLOT)\b|unknown command|cluster support disabled/i, "Unsupported"],
   [/Command timed out/, "Timeout"]
 ]

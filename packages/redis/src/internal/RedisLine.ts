@@ -31,7 +31,7 @@ const stand = Effect.fnUntraced(function*(verbs: Verbs, wakeUps: WakeUps, attemp
     const expiry = taken.rank === 0 && taken.holderMillis >= 0 ? taken.holderMillis + 1 : refreshMillis
     const handed = yield* waiter.sleep(Duration.millis(Math.min(refreshMillis, expiry)))
     if (handed) {
-      const confirmed = yield* verbs.prolong(attempt)
+      const confirmed = yield* verbs.confirm(attempt)
       if (Option.isSome(confirmed)) return confirmed.value
     }
   }

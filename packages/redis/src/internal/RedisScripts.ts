@@ -1,8 +1,8 @@
 /**
  * The verbs as Lua scripts. Each is atomic, asks only the server's clock, and may be sent twice.
  *
- * KEYS: the lock, its line, its waiters, its fence, and the void mark of this attempt. ARGV: the owner, the life of its
- * lease and the life of its token in milliseconds, and then what each script adds.
+ * KEYS, where nothing else is said: the lock, its line, its waiters, its fence, and the void mark of this attempt. ARGV:
+ * the owner, the life of its lease and the life of its token in milliseconds, and then what each script adds.
  *
  * Numbers are printed with `%.0f`: `tostring` and `..` turn the 16 digits of a time in microseconds into 1.79e+15. In a
  * full server the first write decides: one that needs no memory (DEL, PEXPIRE, ZREM) lets the rest of the script pass.
@@ -161,7 +161,15 @@ if not channel then return {${Code.waiting}, time} end
 return {${Code.waiting}, time, ticket, redis.call('ZRANK', line, owner), redis.call('PTTL', K)}
 `)
 
-const renew = script(`${names}
+// One key only: in a cluster a slot that is being moved answers for several keys only when it has all of them.
+const renew = script(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+`)
+
+const confirm = script(`
+local K, fence = KEYS[1], KEYS[2]
+local owner, ttl, fencePx = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('GET', K) ~= owner then return false end
 ${clock}${mint}${prolong}
 return prolong()
@@ -194,8 +202,10 @@ export interface Scripts {
    * token; waiting in line: ticket, rank, remaining ms of the holder (-1: no limit).
    */
   readonly acquire: Script
-  /** Prolongs the lease if it is still ours. Answers the token, or nil. */
+  /** Prolongs the lease if it is still ours; answers 1 if it is. KEYS: the lock alone. */
   readonly renew: Script
+  /** As `renew`, and prolongs the life of the token as well; answers the token, or nil. KEYS: the lock, its fence. */
+  readonly confirm: Script
   /**
    * Gives the key back, straight to the next in line, and leaves the line. ARGV[4]: the time in µs until which a request
    * of this attempt may still arrive and be valid, or 0. Answers 1 if the key was ours.
@@ -207,5 +217,6 @@ export interface Scripts {
 export const make = (countReceivers: boolean): Scripts => ({
   acquire: acquire(countReceivers),
   renew,
+  confirm,
   release: release(countReceivers)
 })

@@ -1,7 +1,7 @@
 /**
  * The scripts as verbs of an attempt.
  */
-import type { Grant } from "@dlock/core"
+import type { Grant, Validity } from "@dlock/core"
 import { LockBackendError } from "@dlock/core"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
@@ -9,7 +9,7 @@ import type { Attempt } from "./RedisAttempts.ts"
 import * as RedisCall from "./RedisCall.ts"
 import type { Answer, RedisClient } from "./RedisClient.ts"
 import type { Scripts } from "./RedisScripts.ts"
-import { Code } from "./RedisScripts.ts"
+import { Code, fenceMillis } from "./RedisScripts.ts"
 import * as RedisServer from "./RedisServer.ts"
 
 /** A place in the line: where messages arrive, and the ticket, once there is one. */
@@ -33,13 +33,18 @@ export interface Verbs {
   /** Takes the key if it is free; with a place, stands in line otherwise. */
   readonly take: (attempt: Attempt, place?: Place) => Effect.Effect<Taken, LockBackendError>
   /** Prolongs the lease; `none` if it is not ours any more. */
-  readonly prolong: (attempt: Attempt) => Effect.Effect<Option.Option<Grant>, LockBackendError>
+  readonly renew: (attempt: Attempt) => Effect.Effect<Option.Option<Validity>, LockBackendError>
+  /** The same, and tells the token. */
+  readonly confirm: (attempt: Attempt) => Effect.Effect<Option.Option<Grant>, LockBackendError>
   /** Gives back, leaves the line, and voids what is still on its way; `false` if the key was not ours. */
   readonly giveBack: (attempt: Attempt) => Effect.Effect<boolean, LockBackendError>
 }
 
 /** By how much longer a request is valid than somebody waits for it: cluster nodes do not have one clock. */
 const slackMicros = 1_000_000
+
+/** The age from which a token is given a new life, in ns: half of the time that it has beyond its lease. */
+const fenceIsOld = BigInt(fenceMillis) * 500_000n
 
 /** How often a request may meet a server whose clock is not what we took it for. */
 const maxStale = 3
@@ -52,11 +57,10 @@ const unexpected = (operation: string, reply: unknown) =>
 
 const givenBack = protocol("acquire", "this attempt was given back before")
 
-const grantOf = (attempt: Attempt, sentAt: bigint, token: string): Grant => ({
-  validFrom: sentAt,
-  ttl: attempt.ttl,
-  fencingToken: BigInt(token)
-})
+const grantOf = (attempt: Attempt, sentAt: bigint, token: string): Grant => {
+  attempt.fencedAt = sentAt
+  return { validFrom: sentAt, ttl: attempt.ttl, fencingToken: BigInt(token) }
+}
 
 const released = ({ reply }: Answer) =>
   reply === 0 || reply === 1 ? Effect.succeed(reply === 1) : unexpected("release", reply)
@@ -76,7 +80,7 @@ export const make = (client: RedisClient, scripts: Scripts, clockAhead: number):
     const call: RedisCall.Call = {
       operation: "acquire",
       script: scripts.acquire,
-      common: attempt.common,
+      common: attempt.all,
       limit: attempt.limit,
       isWanted: () => !attempt.isOver,
       args: (sentAt) => {
@@ -128,11 +132,11 @@ export const make = (client: RedisClient, scripts: Scripts, clockAhead: number):
     }
   }
 
-  const prolong = (attempt: Attempt): Effect.Effect<Option.Option<Grant>, LockBackendError> => {
+  const confirm: Verbs["confirm"] = (attempt) => {
     const call: RedisCall.Call = {
       operation: "renew",
-      script: scripts.renew,
-      common: attempt.common,
+      script: scripts.confirm,
+      common: attempt.lockAndFence,
       limit: attempt.limit
     }
     return Effect.flatMap(RedisCall.run(client, call), ({ reply, sentAt }) => {
@@ -141,17 +145,31 @@ export const make = (client: RedisClient, scripts: Scripts, clockAhead: number):
     })
   }
 
+  const renew: Verbs["renew"] = (attempt) => {
+    if (client.now() - attempt.fencedAt > fenceIsOld) return confirm(attempt)
+    const call: RedisCall.Call = {
+      operation: "renew",
+      script: scripts.renew,
+      common: attempt.lock,
+      limit: attempt.limit
+    }
+    return Effect.flatMap(RedisCall.run(client, call), ({ reply, sentAt }) => {
+      if (reply === 1) return Effect.succeedSome({ validFrom: sentAt, ttl: attempt.ttl })
+      return reply === 0 ? Effect.succeedNone : unexpected("renew", reply)
+    })
+  }
+
   const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> => {
     attempt.isOver = true
     const call: RedisCall.Call = {
       operation: "release",
       script: scripts.release,
-      common: attempt.common,
+      common: attempt.all,
       limit: attempt.limit,
       args: () => [attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`]
     }
     return Effect.flatMap(RedisCall.run(client, call), released)
   }
 
-  return { take, prolong, giveBack }
+  return { take, renew, confirm, giveBack }
 }
