@@ -189,7 +189,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
           yield* Effect.retry(backend.release(request), { times: 5 })
           assert.deepStrictEqual(yield* lineOf(bare, request.key), [], "what was given back is gone")
           yield* road.thaw
-          yield* Effect.sleep("300 millis")
+          yield* Effect.sleep("400 millis")
           assert.deepStrictEqual(
             yield* lineOf(bare, request.key),
             [],
@@ -199,6 +199,23 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
           yield* backend.release(other)
         }
       }
+    }))
+
+  it.effect("6: an attempt that was interrupted on a healthy connection leaves no mark either", () =>
+    Effect.gen(function*() {
+      const { bare, endpoints } = yield* Etcd
+      const backend = yield* EtcdLock.make({ endpoints })
+      const [key, other] = [freshKey(), attempt(freshKey())]
+      yield* backend.tryAcquire(other)
+      for (let pause = 0; pause < 8; pause++) {
+        const request = attempt(key)
+        const fiber = yield* Effect.forkScoped(backend.acquire(request), { startImmediately: true })
+        if (pause > 0) yield* Effect.sleep(pause / 4)
+        yield* Fiber.interrupt(fiber)
+        yield* backend.release(request)
+      }
+      assert.deepStrictEqual(yield* keysOf(bare, key), [], "the answer is waited for, and tells that all is known")
+      yield* backend.release(other)
     }))
 
   it.effect("6: a refusal that came over another connection than a copy of the question: the copy takes nothing", () =>

@@ -169,6 +169,25 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
       assert.isTrue(yield* backend.release(waiter))
     }))
 
+  it.effect("a waiter whose key was deleted just before its turn does not believe that it holds", () =>
+    Effect.gen(function*() {
+      const { bare, endpoints } = yield* Etcd
+      const backend = yield* EtcdLock.make({ endpoints })
+      const key = freshKey()
+      const [holder, waiter] = [attempt(key), attempt(key)]
+      yield* backend.tryAcquire(holder)
+      const waiting = yield* Effect.forkScoped(backend.acquire(waiter))
+      yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
+      const places = yield* lineOf(bare, key)
+      yield* Effect.promise(() =>
+        bare.if(key, "Create", "==", 0).then(...places.map((k) => bare.delete().key(k))).commit()
+      )
+      yield* Fiber.join(waiting)
+      assert.strictEqual((yield* lineOf(bare, key)).length, 1, "who holds has a key")
+      assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(key))))
+      assert.isTrue(yield* backend.release(waiter))
+    }))
+
   it.effect("a waiter whose lease is revoked lines up again on a new session, silently", () =>
     Effect.gen(function*() {
       const { bare, endpoints } = yield* Etcd

@@ -139,52 +139,68 @@ export const roadTo = (endpoint: string) => {
 }
 
 /**
- * A proxy that freezes the connections of now, while new ones pass: what a firewall does that has forgotten them. What
- * was sent on them arrives when they thaw.
+ * A proxy that freezes the connections of now, while new ones pass: what a firewall does that has forgotten them. When
+ * they thaw, what was sent on them arrives, with the pauses that were between.
  */
 export const freezer = (endpoint: string) =>
   Effect.acquireRelease(
-    Effect.callback<{ readonly listener: Net.Server, readonly pairs: Set<ReadonlyArray<Net.Socket>> }>((resume) => {
-      const [host = "", port = ""] = endpoint.split(":")
-      const pairs = new Set<ReadonlyArray<Net.Socket>>()
-      const listener = Net.createServer((client) => {
-        const server = Net.connect(Number(port), host)
-        const pair = [client, server]
-        pairs.add(pair)
-        client.pipe(server).pipe(client)
-        for (const socket of pair) {
-          socket.on("error", () => {})
-          socket.on("close", () => {
-            pairs.delete(pair)
-            for (const other of pair) other.destroy()
-          })
-        }
-      })
-      listener.listen(0, "127.0.0.1", () => resume(Effect.succeed({ listener, pairs })))
+    Effect.callback<Freezer>((resume) => {
+      const freezer = new Freezer(endpoint)
+      freezer.listener.listen(0, "127.0.0.1", () => resume(Effect.succeed(freezer)))
     }),
-    ({ listener, pairs }) =>
-      Effect.sync(() => {
-        listener.close()
-        for (const pair of pairs) for (const socket of pair) socket.destroy()
-      })
-  ).pipe(Effect.map(({ listener, pairs }) => {
-    const address = listener.address()
-    const frozen = new Set<Net.Socket>()
-    return {
-      addr: `127.0.0.1:${typeof address === "object" ? address?.port : 0}`,
-      freeze: Effect.sync(() => {
-        for (const [client, server] of pairs) {
-          if (client === undefined || server === undefined) continue
-          client.unpipe(server)
-          server.unpipe(client)
-          for (const socket of [client, server]) frozen.add(socket.pause())
-        }
-      }),
-      thaw: Effect.sync(() => {
-        for (const [client, server] of pairs) {
-          if (client !== undefined && server !== undefined && frozen.has(client)) client.pipe(server).pipe(client)
-        }
-        frozen.clear()
-      })
+    (freezer) => Effect.sync(() => freezer.close())
+  )
+
+class Freezer {
+  readonly listener: Net.Server
+  readonly freeze = Effect.sync(() => {
+    for (const socket of this.sockets) if (!this.frozen.has(socket)) this.frozen.set(socket, [])
+  })
+  readonly thaw = Effect.sync(() => {
+    const first = Math.min(...[...this.frozen.values()].flatMap((held) => held.slice(0, 1)).map(({ at }) => at))
+    for (const held of this.frozen.values()) {
+      for (const { at, bytes, to } of held) this.timers.push(setTimeout(() => to.write(bytes), at - first))
     }
-  }))
+    this.frozen.clear()
+  })
+  private readonly sockets = new Set<Net.Socket>()
+  private readonly frozen = new Map<
+    Net.Socket,
+    Array<{ readonly at: number, readonly bytes: Buffer, readonly to: Net.Socket }>
+  >()
+  private readonly timers: Array<NodeJS.Timeout> = []
+
+  constructor(endpoint: string) {
+    const [host = "", port = ""] = endpoint.split(":")
+    this.listener = Net.createServer((client) => {
+      const server = Net.connect(Number(port), host)
+      this.forward(client, server)
+      this.forward(server, client)
+    })
+  }
+
+  get addr(): string {
+    const address = this.listener.address()
+    return `127.0.0.1:${typeof address === "object" ? address?.port : 0}`
+  }
+
+  close(): void {
+    this.listener.close()
+    for (const timer of this.timers) clearTimeout(timer)
+    for (const socket of this.sockets) socket.destroy()
+  }
+
+  private forward(from: Net.Socket, to: Net.Socket): void {
+    this.sockets.add(from)
+    from.on("data", (bytes) => {
+      const held = this.frozen.get(from)
+      if (held === undefined) to.write(bytes)
+      else held.push({ at: performance.now(), bytes, to })
+    })
+    from.on("error", () => {})
+    from.on("close", () => {
+      this.sockets.delete(from)
+      if (!this.frozen.has(from)) to.destroy()
+    })
+  }
+}
