@@ -10,7 +10,7 @@ import * as RedisServer from "./RedisServer.ts"
 import type { RedlockNode } from "./RedlockNode.ts"
 import { backendError } from "./RedlockNode.ts"
 
-/** For how long the others are waited for when a majority is there. */
+/** For how long the others are waited for when it is decided. */
 const grace = Duration.millis(250)
 
 /**
@@ -50,6 +50,7 @@ export const connect = Effect.fnUntraced(function*(
 
   for (const node of nodes) yield* Effect.forkScoped(connectTo(node))
   yield* decided.await
+  yield* Effect.timeoutOption(complete.await, grace)
   if (there < majority) {
     const details = failures.map(({ detail }) => detail).join("; ")
     const [first] = failures.toSorted((a, b) => Number(isAbsence(a)) - Number(isAbsence(b)))
@@ -60,7 +61,6 @@ export const connect = Effect.fnUntraced(function*(
       first?.cause
     )
   }
-  yield* Effect.timeoutOption(complete.await, grace)
   for (const { message } of failures) yield* Effect.logWarning(`${message}; a majority is there, so locks work`)
 })
 
