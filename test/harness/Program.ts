@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { addressIn, cache, catalog } from "./Catalog.ts"
-import type { Entry, Kind } from "./Catalog.ts"
+import type { Entry, Kind, Wrap } from "./Catalog.ts"
 import * as Docker from "./Docker.ts"
 import { HarnessError } from "./HarnessError.ts"
 import { host } from "./Port.ts"
@@ -25,12 +25,19 @@ export interface Launch {
 
 /** Runs the programs of one kind of server. */
 export interface Program {
+  /** The folder into which its package was unpacked, if it was. */
+  readonly home?: string | undefined
   readonly launch: (launch: Launch) => Effect.Effect<Process.Process, HarnessError>
 }
 
-const onMachine = (server: string, wrap: (command: ReadonlyArray<string>) => ReadonlyArray<string>): Program => ({
-  launch: ({ command, folder }) => Process.launch(server, folder, wrap(command(host)))
-})
+const onMachine = (kind: Kind, wrap: Wrap): Program => {
+  const home = Path.join(cache, kind)
+  const [program = ""] = wrap([])
+  return {
+    home: program.startsWith(`${home}/`) ? home : undefined,
+    launch: ({ command, folder }) => Process.launch(kind, folder, wrap(command(host)))
+  }
+}
 
 /** Where the reason is kept why something could not be fetched. */
 export const problemFile = (kind: Kind): string => Path.join(cache, `${kind}.problem`)
