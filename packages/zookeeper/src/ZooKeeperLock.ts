@@ -125,14 +125,14 @@ const makeBackend = Effect.fnUntraced(function*(
     Effect.sync(() => Session.make({ ...source, nowhere, commandTimeout }, clock)),
     (session) => session.close
   )
-  const run = Verb.runWith(session, { servers: source.servers, commandTimeout }, clock)
+  const talk = Verb.make(session, { servers: source.servers, commandTimeout }, clock)
   yield* Effect.forkScoped(session.keep)
-  const [reply] = yield* run("connect", ({ exchange }) => exchange(() => [Request.remove(nowhere)]))
+  const [reply] = yield* talk.run("connect", (verb) => talk.exchange(verb, () => [Request.remove(nowhere)]))
   if (reply?.code !== Request.codes.noNode) {
     return yield* Effect.fail(ZooKeeperError.refused("connect", reply?.code ?? Request.codes.ok))
   }
   const parents = yield* Effect.acquireRelease(
-    Effect.sync(() => Parents.make(prefix, session, run, clock)),
+    Effect.sync(() => Parents.make(prefix, session, talk, clock)),
     (parents) => parents.clear
   )
   yield* Effect.forkScoped(parents.keep)
@@ -140,7 +140,7 @@ const makeBackend = Effect.fnUntraced(function*(
     name,
     tenure: "session",
     check: Path.keyProblem,
-    ...Line.make(session, parents, run, { prefix, nowhere, acl: source.acl })
+    ...Line.make(session, parents, talk, { prefix, nowhere, acl: source.acl })
   }
 })
 

@@ -31,8 +31,8 @@ export interface Events {
   readonly onEnded: (reason: "expired" | "unauthorized") => void
 }
 
-/** Why a watch ended: the node is gone or changed, the connection ended, or the server refused it. */
-export type Watched = "changed" | "disconnected" | Reply
+/** Why a watch ended: the node was removed or changed, there is none, the connection ended, or the server refused. */
+export type Watched = "changed" | "absent" | "disconnected" | Reply
 
 export interface ZooKeeperClient {
   readonly isConnected: () => boolean
@@ -81,7 +81,7 @@ const unknownCode = (error: unknown): number | undefined => {
 
 const endOfWatch = ([reply]: ReadonlyArray<Reply>): Watched | undefined => {
   if (reply === undefined || reply.code === codes.ok) return undefined
-  return reply.code === codes.noNode ? "changed" : reply
+  return reply.code === codes.noNode ? "absent" : reply
 }
 
 const refusal = (code: number): Reply => ({ code, zxid: 0n, path: "", children: [], czxid: 0n, ephemeralOwner: 0n })
@@ -159,10 +159,13 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
 
   const send: ZooKeeperClient["send"] = (calls, onReplies) => {
     if (!connected) return onReplies(undefined)
+    if (calls.length === 0) return onReplies([])
     const sentAt = clock.monotonicTimeNanosUnsafe()
     const replies: Array<Reply> = []
     let open = calls.length
     let lost = false
+    // One write for all of them.
+    manager.socket?.cork()
     for (const each of calls) {
       sendOne(each, sentAt, (reply) => {
         open -= 1
@@ -171,6 +174,7 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
         if (open === 0) onReplies(lost ? undefined : replies)
       })
     }
+    manager.socket?.uncork()
   }
 
   const watchOnce: ZooKeeperClient["watch"] = (path, onEnd) => {

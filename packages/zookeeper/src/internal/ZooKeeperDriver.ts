@@ -39,7 +39,7 @@ export interface Manager {
   /** Milliseconds, as negotiated. */
   readonly sessionTimeout: number
   readonly credentials: ReadonlyArray<unknown>
-  readonly socket: { readonly destroy: () => void } | undefined
+  readonly socket: { readonly destroy: () => void, readonly cork: () => void, readonly uncork: () => void } | undefined
   readonly connectTimeoutHandler: NodeJS.Timeout | null
   /** What is to be sent. */
   readonly packetQueue: { queue: Array<Packet> }

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import { levels } from "./ZooKeeperPath.ts"
 import { remove } from "./ZooKeeperRequest.ts"
 import type { Session } from "./ZooKeeperSession.ts"
-import type { Run } from "./ZooKeeperVerb.ts"
+import type { Talk } from "./ZooKeeperVerb.ts"
 
 export interface Parents {
   /** An attempt begins below this node, */
@@ -38,7 +38,7 @@ const longestIdle = Duration.toNanosUnsafe("2 seconds")
 const period = Duration.seconds(1)
 const batch = 256
 
-export const make = (prefix: string, session: Session, run: Run, clock: Clock.Clock): Parents => {
+export const make = (prefix: string, session: Session, talk: Talk, clock: Clock.Clock): Parents => {
   const directories = new Map<string, Directory>()
   /** Those of no use, with the time since when, the longest idle first. */
   const idle = new Map<string, bigint>()
@@ -61,7 +61,7 @@ export const make = (prefix: string, session: Session, run: Run, clock: Clock.Cl
       if (taken.length === 0) return Effect.void
       const all = new Set(taken.flatMap(levels).filter((path) => path.length > prefix.length))
       const deepestFirst = [...all].toSorted((a, b) => b.length - a.length)
-      return run("remove parents", ({ exchange }) => exchange(() => deepestFirst.map(remove))).pipe(
+      return talk.run("release", (verb) => talk.exchange(verb, () => deepestFirst.map(remove))).pipe(
         // What is left has no meaning, and whoever uses it next removes it.
         Effect.ignore,
         Effect.andThen(taken.length === batch ? sweep(before) : Effect.void)

@@ -11,21 +11,29 @@ import { failed, Unanswered } from "./ZooKeeperError.ts"
 import type { Call, Reply } from "./ZooKeeperRequest.ts"
 import type { Session } from "./ZooKeeperSession.ts"
 
+/** One verb under way. */
 export interface Verb {
-  /** Sends calls in one go, once there is a connection. They are made right before they are sent. */
-  readonly exchange: (calls: () => ReadonlyArray<Call>) => Effect.Effect<
-    ReadonlyArray<Reply>,
-    Unanswered | LockBackendError
-  >
-  /** Until when leases are good, as the latest heartbeat says, which is waited for when it is overdue. */
-  readonly validity: Effect.Effect<Validity, LockBackendError>
+  readonly operation: string
+  readonly giveUpAt: bigint
 }
 
-/** Runs the steps of a verb. */
-export type Run = <A>(
-  operation: string,
-  step: (verb: Verb) => Effect.Effect<A, Unanswered | LockBackendError>
-) => Effect.Effect<A, LockBackendError>
+/** What is tried again when it was not answered. */
+export type Step<A> = Effect.Effect<A, Unanswered | LockBackendError>
+
+export interface Talk {
+  /** Runs the step of a verb, again and again while it is not answered. */
+  readonly run: <A>(operation: string, step: (verb: Verb) => Step<A>) => Effect.Effect<A, LockBackendError>
+  /** Sends calls in one go, once there is a connection. They are made right before they are sent. */
+  readonly exchange: (verb: Verb, calls: () => ReadonlyArray<Call>) => Step<ReadonlyArray<Reply>>
+  /** Until when leases are good, as the latest heartbeat says, which is waited for when it is overdue. */
+  readonly validity: (operation: string) => Effect.Effect<Validity, LockBackendError>
+}
+
+export interface Settings {
+  /** For people. */
+  readonly servers: string
+  readonly commandTimeout: Duration.Duration
+}
 
 const next = (listeners: Set<() => void>): Effect.Effect<void> =>
   Effect.callback((resume) => {
@@ -34,65 +42,65 @@ const next = (listeners: Set<() => void>): Effect.Effect<void> =>
     return Effect.sync(() => listeners.delete(listener))
   })
 
-export interface Settings {
-  /** For people. */
-  readonly servers: string
-  readonly commandTimeout: Duration.Duration
-}
-
-export const runWith = (session: Session, { commandTimeout, servers }: Settings, clock: Clock.Clock): Run => {
+export const make = (session: Session, settings: Settings, clock: Clock.Clock): Talk => {
   const now = () => clock.monotonicTimeNanosUnsafe()
-  const unanswered = Effect.fail(new Unanswered())
+  const commandTimeout = Duration.toNanosUnsafe(settings.commandTimeout)
 
-  const giveUp = (operation: string) =>
+  const begin = (operation: string): Verb => ({ operation, giveUpAt: now() + commandTimeout })
+
+  const late = (operation: string) =>
     session.client().isConnected()
       ? failed(operation, "Timeout", "the server keeps silent")
-      : failed(operation, "Unreachable", `no connection to ${servers}`)
+      : failed(operation, "Unreachable", `no connection to ${settings.servers}`)
 
-  const awaiting = (operation: string, giveUpAt: bigint, listeners: Set<() => void>) =>
+  const awaiting = ({ giveUpAt, operation }: Verb, listeners: Set<() => void>) =>
     Effect.timeoutOrElse(next(listeners), {
       duration: Duration.nanos(giveUpAt > now() ? giveUpAt - now() : 0n),
-      orElse: () => Effect.fail(giveUp(operation))
+      orElse: () => Effect.fail(late(operation))
     })
 
-  const connected = (operation: string, giveUpAt: bigint): Effect.Effect<void, LockBackendError> =>
+  const connected = (verb: Verb): Effect.Effect<void, LockBackendError> =>
     Effect.suspend(() => {
       if (session.client().isConnected()) return Effect.void
       const problem = session.problem()
-      if (problem !== undefined) return Effect.fail(problem(operation))
-      return Effect.andThen(awaiting(operation, giveUpAt, session.onConnection), connected(operation, giveUpAt))
+      if (problem !== undefined) return Effect.fail(problem(verb.operation))
+      return Effect.andThen(awaiting(verb, session.onConnection), connected(verb))
     })
 
-  const validity = (operation: string, giveUpAt: bigint): Effect.Effect<Validity, LockBackendError> =>
+  const awaitValidity = (verb: Verb): Effect.Effect<Validity, LockBackendError> =>
     Effect.suspend(() => {
       const known = session.validity()
       if (known !== undefined) return Effect.succeed(known)
       const problem = session.problem()
-      if (problem !== undefined) return Effect.fail(problem(operation))
-      return Effect.andThen(awaiting(operation, giveUpAt, session.onHeartbeat), validity(operation, giveUpAt))
+      if (problem !== undefined) return Effect.fail(problem(verb.operation))
+      return Effect.andThen(awaiting(verb, session.onHeartbeat), awaitValidity(verb))
     })
 
-  const exchange = (operation: string, giveUpAt: bigint): Verb["exchange"] => (calls) => {
-    const send = Effect.callback<ReadonlyArray<Reply>, Unanswered>((resume) => {
-      session.client().send(calls(), (replies) => resume(replies === undefined ? unanswered : Effect.succeed(replies)))
-    })
-    return Effect.suspend(() =>
-      session.client().isConnected() ? send : Effect.andThen(connected(operation, giveUpAt), send)
-    )
-  }
-
-  return (operation, step) =>
-    Effect.suspend(() => {
-      const giveUpAt = now() + Duration.toNanosUnsafe(commandTimeout)
-      const attempt = step({ exchange: exchange(operation, giveUpAt), validity: validity(operation, giveUpAt) })
-      const persist: Effect.Effect<Effect.Success<typeof attempt>, LockBackendError> = Effect.catchTag(
-        attempt,
-        "Unanswered",
-        () =>
-          now() < giveUpAt
-            ? persist
-            : Effect.fail(failed(operation, "Timeout", "the connection ended before the answer"))
+  const send = (calls: () => ReadonlyArray<Call>): Step<ReadonlyArray<Reply>> =>
+    Effect.callback((resume) =>
+      session.client().send(
+        calls(),
+        (replies) => resume(replies === undefined ? Effect.fail(new Unanswered()) : Effect.succeed(replies))
       )
-      return persist
-    })
+    )
+
+  return {
+    run: <A>(operation: string, step: (verb: Verb) => Step<A>) =>
+      Effect.suspend(() => {
+        const verb = begin(operation)
+        const attempt = step(verb)
+        const persist: Effect.Effect<A, LockBackendError> = Effect.catchTag(attempt, "Unanswered", () =>
+          now() < verb.giveUpAt
+            ? persist
+            : Effect.fail(failed(operation, "Timeout", "the connection ended before the answer")))
+        return persist
+      }),
+    exchange: (verb, calls) =>
+      Effect.suspend(() => session.client().isConnected() ? send(calls) : Effect.andThen(connected(verb), send(calls))),
+    validity: (operation) =>
+      Effect.suspend(() => {
+        const known = session.validity()
+        return known === undefined ? awaitValidity(begin(operation)) : Effect.succeed(known)
+      })
+  }
 }
