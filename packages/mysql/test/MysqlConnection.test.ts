@@ -62,6 +62,18 @@ describe("MysqlConnection", () => {
       assert.deepStrictEqual(yield* Effect.all([one.await, two.await, three.await]), ["one", "two", null])
     }))
 
+  it.effect("what is asked by those who got an answer goes out together, too", () =>
+    Effect.gen(function*() {
+      const { answer, connection, sent } = yield* setting
+      connection.ask("0")
+      const again = (n: number) => wait(Effect.map(connection.ask(`${n}`).await, () => connection.ask(`${n} again`)))
+      yield* again(1)
+      yield* again(2)
+      answer("")
+      answer("", "")
+      assert.strictEqual(sent[2], "SELECT 1 again AS a UNION ALL SELECT 2 again")
+    }))
+
   it.effect("statements keep their order, and a statement of its own is alone", () =>
     Effect.gen(function*() {
       const { answer, connection, sent } = yield* setting

@@ -157,6 +157,25 @@ describe("the line", () => {
       assert.isTrue(yield* backend.release(request))
     }))
 
+  it.effect("who has waited is not watched any more: a silence that is shorter than the ttl costs nothing", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended
+      const request = attempt("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* turns
+      yield* TestClock.adjust("10 seconds")
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      expectSome(yield* backend.renew(request))
+      const stood = fake.sessions().length
+      fake.sessions().forEach((session) => {
+        session.frozen = true
+      })
+      yield* TestClock.adjust("20 seconds")
+      assert.deepStrictEqual(request.losses, [])
+      assert.strictEqual(fake.sessions().length, stood)
+    }))
+
   it.effect("a server that ends every wait at once is an error", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended
@@ -190,6 +209,58 @@ describe("the line", () => {
         fake.fault = (sql) => sql.includes("GET_LOCK") ? FakeServer.serverError(errno) : undefined
         assert.strictEqual((yield* backend.tryAcquire(attempt("key")))._tag, "None")
       }
+    }))
+
+  it.effect("an attempt of which nothing was sent is given back without asking the server", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      expectSome(yield* backend.tryAcquire(attempt("a")))
+      const [session] = fake.sessions()
+      assert(session)
+      session.frozen = true
+      yield* start(backend.tryAcquire(attempt("b")))
+      yield* turns
+      const request = attempt("c")
+      const queued = yield* start(backend.tryAcquire(request))
+      yield* turns
+      yield* Fiber.interrupt(queued)
+      assert.isFalse(yield* backend.release(request), "at once, though the server is silent")
+      fake.thaw(session)
+      yield* turns
+      assert.strictEqual(asked(fake, "'c'"), 0)
+    }))
+
+  it.effect("a connection that is not ready when its attempt is interrupted is closed", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended
+      const before = fake.sessions().length
+      fake.fault = (sql, session) => {
+        if (sql.startsWith("SHOW") && session.id > before) session.frozen = true
+        return undefined
+      }
+      const request = attempt("key")
+      const opening = yield* start(backend.acquire(request))
+      yield* turns
+      assert.strictEqual(fake.sessions().length, before + 1)
+      yield* Fiber.interrupt(opening)
+      assert.isFalse(yield* backend.release(request))
+      assert.strictEqual(fake.sessions().length, before)
+    }))
+
+  it.effect("a session that ends while a lease is given back answers false, and is no loss", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const request = attempt("a")
+      expectSome(yield* backend.tryAcquire(request))
+      const [session] = fake.sessions()
+      assert(session)
+      session.frozen = true
+      const releasing = yield* start(backend.release(request))
+      fake.kill(session.id)
+      assert.isFalse(yield* Fiber.join(releasing))
+      assert.deepStrictEqual(request.losses, [])
     }))
 
   it.effect("two attempts of one program never ask one session for the same key", () =>

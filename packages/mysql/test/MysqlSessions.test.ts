@@ -20,25 +20,29 @@ const contended = Effect.fnUntraced(function*(key: string) {
 })
 
 describe("the shared session", () => {
-  it.effect("10,000 locks that are free live on one connection, and cost at most one statement per second", () =>
-    Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const requests = Array.from({ length: 10_000 }, (_, i) => attempt(`key/${i}`))
-      const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
-      assert.isTrue(grants.every(Option.isSome))
-      assert.strictEqual(fake.sessions().length, 1, "one connection")
-      const before = statements(fake).length
-      for (let second = 0; second < 60; second++) {
-        yield* TestClock.adjust("1 seconds")
-        const due = requests.filter((_, i) => i % 10 === second % 10)
-        const renewed = yield* Effect.forEach(due, backend.renew, { concurrency: "unbounded" })
-        assert.isTrue(renewed.every(Option.isSome), "every lease is renewed")
-      }
-      assert.isAtMost(statements(fake).length - before, 60)
-      assert.isAtLeast(statements(fake).length - before, 6, "the session does not fall asleep")
-      assert.strictEqual(fake.sessions().length, 1, "still one connection")
-    }))
+  it.effect(
+    "10,000 locks that are free live on one connection, and cost at most one statement per second",
+    () =>
+      Effect.gen(function*() {
+        const fake = FakeServer.make()
+        const backend = yield* backendOf(fake)
+        const requests = Array.from({ length: 10_000 }, (_, i) => attempt(`key/${i}`))
+        const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
+        assert.isTrue(grants.every(Option.isSome))
+        assert.strictEqual(fake.sessions().length, 1, "one connection")
+        const before = statements(fake).length
+        for (let second = 0; second < 60; second++) {
+          yield* TestClock.adjust("1 seconds")
+          const due = requests.filter((_, i) => i % 10 === second % 10)
+          const renewed = yield* Effect.forEach(due, backend.renew, { concurrency: "unbounded" })
+          assert.isTrue(renewed.every(Option.isSome), "every lease is renewed")
+        }
+        assert.isAtMost(statements(fake).length - before, 60)
+        assert.isAtLeast(statements(fake).length - before, 6, "the session does not fall asleep")
+        assert.strictEqual(fake.sessions().length, 1, "still one connection")
+      }),
+    30_000
+  )
 
   it.effect("its wait_timeout is the ttl in whole seconds, and the grant says so", () =>
     Effect.gen(function*() {
@@ -140,6 +144,26 @@ describe("the probe", () => {
       assert.deepStrictEqual(other.losses, [])
     }))
 
+  it.effect("looks at the lease that asks for it, and at the others in turn", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const requests = Array.from({ length: 200 }, (_, i) => attempt(`key/${i}`))
+      yield* Effect.forEach(requests, backend.tryAcquire)
+      const last = requests[199]
+      const first = requests[0]
+      assert(first && last)
+      fake.steal("key/199")
+      yield* TestClock.adjust("10 seconds")
+      assert.isTrue(Option.isNone(yield* backend.renew(last)))
+      fake.steal("key/150")
+      for (let i = 0; i < 3; i++) {
+        yield* TestClock.adjust("10 seconds")
+        expectSome(yield* backend.renew(first))
+      }
+      assert.deepStrictEqual(requests[150]?.losses, ["taken"], "found within as many probes as it takes")
+    }))
+
   it.effect("finds a session that was changed for another one", () =>
     Effect.gen(function*() {
       const fake = FakeServer.make()
@@ -212,6 +236,9 @@ describe("a server that does not answer", () => {
     Effect.gen(function*() {
       const fake = FakeServer.make()
       const backend = yield* backendOf(fake)
+      const earlier = attempt("a")
+      expectSome(yield* backend.tryAcquire(earlier))
+      yield* backend.release(earlier)
       const request = attempt("a")
       const [session] = fake.sessions()
       assert(session)
