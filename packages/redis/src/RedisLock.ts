@@ -114,11 +114,15 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const commandTimeout = yield* timeoutOf(options)
-  const driver = yield* Effect.mapError(
+  const { driver, watched } = yield* Effect.mapError(
     Effect.fromResult(RedisTarget.open(options, Duration.toMillis(commandTimeout))),
     badOptions
   )
-  return yield* connectWith(driver, true, options, commandTimeout)
+  const backend = yield* connectWith(driver, true, options, commandTimeout)
+  if (watched !== undefined) {
+    yield* RedisClient.leaveOldMasters(driver, watched, Duration.toNanosUnsafe(commandTimeout))
+  }
+  return backend
 })
 
 /**

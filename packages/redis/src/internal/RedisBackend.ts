@@ -35,7 +35,11 @@ export const make = Effect.fnUntraced(function*(
   const { clockAhead } = yield* RedisServer.inspect(client, isCluster ? "cluster" : "standalone", commandTimeout)
   const verbs = RedisVerbs.make(client, RedisScripts.make(!isCluster), clockAhead)
   const attempts = RedisAttempts.make(client.keyPrefix + keyPrefix, commandTimeout)
-  const wakeUps = yield* RedisWakeUps.make(client, keyPrefix, commandTimeout)
+  const wakeUps = yield* RedisWakeUps.make(client, {
+    channelPrefix: keyPrefix,
+    limit: commandTimeout,
+    countReceivers: !isCluster
+  })
 
   const tryAcquire: Backend["tryAcquire"] = (request) =>
     Effect.suspend(() => {

@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
+import type { Redis } from "ioredis"
 import { Command } from "ioredis"
 import type { EventEmitter } from "node:events"
 import * as Deadlines from "./Deadlines.ts"
@@ -159,6 +160,17 @@ const connection = Effect.fnUntraced(function*(
   return { connect, ready: Effect.andThen(start, untilReady), send, now }
 })
 
+/** A connection for messages over a driver of our own. */
+const messages = (driver: Redis): Effect.Effect<Subscriber, never, Scope.Scope> =>
+  Effect.map(connection(driver, true), (connection) => ({
+    ...connection,
+    listen: (onMessage, onClose) =>
+      Effect.sync(() => {
+        driver.on("message", (_, message) => onMessage(message))
+        driver.on("close", onClose)
+      })
+  }))
+
 /**
  * A driver as a client. One that is our `own` ends with the scope; another is left as it was. `limitMillis` is how long a
  * server may take to answer.
@@ -168,15 +180,9 @@ export const make = Effect.fnUntraced(function*(
   options: { readonly own: boolean, readonly limitMillis: number }
 ): Effect.fn.Return<RedisClient, never, Scope.Scope> {
   let turn = 0
-  const subscriber = Effect.gen(function*() {
+  const subscriber = Effect.suspend(() => {
     const other = RedisDriver.forMessages(driver, turn++, options.limitMillis)
-    if (other === undefined) return yield* notConnected(new Error("no node of the cluster is known"))
-    const listen: Subscriber["listen"] = (onMessage, onClose) =>
-      Effect.sync(() => {
-        other.on("message", (_, message) => onMessage(message))
-        other.on("close", onClose)
-      })
-    return { ...(yield* connection(other, true)), listen }
+    return other === undefined ? notConnected(new Error("no node of the cluster is known")) : messages(other)
   })
   return {
     ...(yield* connection(driver, options.own)),
@@ -184,3 +190,30 @@ export const make = Effect.fnUntraced(function*(
     subscriber
   }
 })
+
+const switchMaster = "+switch-master"
+
+/**
+ * Breaks the connection of a driver whenever a sentinel tells of another master, until the scope closes: a master that
+ * was replaced may live on, and grant locks, for those who do not hear of it.
+ */
+export const leaveOldMasters = (
+  driver: Driver,
+  { masterName, sentinels }: { readonly masterName: string, readonly sentinels: ReadonlyArray<Redis> },
+  limit: bigint
+) =>
+  Effect.forEach(sentinels, (sentinel) =>
+    Effect.gen(function*() {
+      const subscriber = yield* messages(sentinel)
+      const closed = Latch.makeUnsafe(false)
+      yield* subscriber.listen((message) => {
+        if (message.startsWith(`${masterName} `)) driver.disconnect(true)
+      }, () => closed.openUnsafe())
+      const subscription = Effect.gen(function*() {
+        yield* subscriber.ready
+        closed.closeUnsafe()
+        yield* subscriber.send({ command: "subscribe", args: () => [switchMaster], limit })
+        yield* closed.await
+      })
+      yield* Effect.forkScoped(Effect.forever(Effect.catch(subscription, () => Effect.sleep("1 second"))))
+    }), { discard: true })

@@ -77,13 +77,24 @@ export const sentinel = (watch: Watch, login: Login, limitMillis: number): Drive
     ...(login.tls !== undefined && { sentinelTLS: login.tls, enableTLSForSentinelMode: true }),
     sentinelCommandTimeout: limitMillis,
     sentinelRetryStrategy: pauseBefore,
-    // A master that was replaced may live on for those who do not hear of it.
-    failoverDetector: true,
     ...loginOf(login),
     ...settings(limitMillis),
     enableOfflineQueue: false,
     retryStrategy: pauseBefore
   })
+
+/** A connection to each sentinel, to hear of a new master. They are opened again when they break. */
+export const toSentinels = (watch: Watch, login: Login, limitMillis: number): ReadonlyArray<Redis> =>
+  watch.sentinels.map((address) =>
+    new Redis({
+      ...address,
+      ...loginOf({ username: watch.username, password: watch.password, tls: login.tls }),
+      ...settings(limitMillis),
+      enableReadyCheck: false,
+      enableOfflineQueue: false,
+      retryStrategy: pauseBefore
+    })
+  )
 
 /** The nodes of a cluster; some of them are enough to find the others. */
 export const cluster = (nodes: ReadonlyArray<Address>, login: Login, limitMillis: number): Driver =>
@@ -110,7 +121,6 @@ export const forMessages = (driver: Driver, turn: number, limitMillis: number): 
   return nodes[turn % nodes.length]?.duplicate({
     ...settings(limitMillis),
     enableOfflineQueue: false,
-    retryStrategy: null,
-    failoverDetector: false
+    retryStrategy: null
   })
 }

@@ -9,7 +9,7 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Crypto from "node:crypto"
 import * as RedisCall from "./RedisCall.ts"
-import type { Failure, RedisClient } from "./RedisClient.ts"
+import type { Connection, Failure, RedisClient } from "./RedisClient.ts"
 import * as RedisError from "./RedisError.ts"
 
 /** One who waits. */
@@ -27,58 +27,80 @@ export interface WakeUps {
   readonly subscribed: Effect.Effect<void, LockBackendError>
   /** Listens for an owner, until he leaves. */
   readonly register: (owner: string) => Waiter
-  /** A message did not come that should have: finds out whether the connection is dead. */
+  /** A message did not come that should have: finds out whether any can, and mends it. */
   readonly doubt: Effect.Effect<void>
 }
+
+/** How many messages in a row may fail to come before another node of a cluster is listened to. */
+const maxMissed = 3
 
 /** The pause before a refused subscription is tried again. */
 const pause = Duration.millis(250)
 
 export const make = Effect.fnUntraced(function*(
   client: RedisClient,
-  channelPrefix: string,
-  limit: Duration.Duration
+  options: {
+    readonly channelPrefix: string
+    readonly limit: Duration.Duration
+    /** PUBLISH and NUMSUB answer how many hear it. */
+    readonly countReceivers: boolean
+  }
 ): Effect.fn.Return<WakeUps, never, Scope.Scope> {
+  const { channelPrefix, limit } = options
   const scope = yield* Effect.scope
   const nanos = Duration.toNanosUnsafe(limit)
   const channel = `${channelPrefix}dlock-wake/${Crypto.randomUUID()}`
   const waiters = new Map<string, { readonly look: Latch.Latch, handed: boolean }>()
   const change = Latch.makeUnsafe(false)
-  const lost = Latch.makeUnsafe(false)
   let opened = false
-  let isSubscribed = false
+  /** Ends the subscription that there is. */
+  let subscribed: Latch.Latch | undefined
   let trouble: Failure | undefined
-  let doubt: Effect.Effect<void> = Effect.void
+  let verify: Effect.Effect<void> = Effect.void
+  let isVerifying = false
+  /** How many messages did not come since the last that did. */
+  let missed = 0
 
   const onMessage = (owner: string) => {
+    missed = 0
     const waiter = waiters.get(owner)
     if (waiter === undefined) return
     waiter.handed = true
     waiter.look.openUnsafe()
   }
-  const onClose = () => {
-    isSubscribed = false
-    lost.openUnsafe()
-  }
-  const onSubscribed = () => {
-    isSubscribed = true
-    trouble = undefined
-    change.openUnsafe()
-    // Messages may have been missed: everybody looks for himself.
+  const lookAll = () => {
     for (const waiter of waiters.values()) waiter.look.openUnsafe()
   }
 
+  /** Ends the subscription if its connection is dead, or leads to where no messages are. */
+  const verified = (subscriber: Connection, end: Latch.Latch) =>
+    Effect.gen(function*() {
+      yield* subscriber.send({ command: "ping", args: () => [], limit: nanos })
+      if (options.countReceivers) {
+        const { reply } = yield* client.send({ command: "pubsub", args: () => ["NUMSUB", channel], limit: nanos })
+        if (Array.isArray(reply) && Number(reply[1]) === 0) end.openUnsafe()
+      } else if (missed >= maxMissed) end.openUnsafe()
+    }).pipe(Effect.ignore)
+
   /** One connection, from its opening to its end. */
   const subscription = Effect.scoped(Effect.gen(function*() {
-    isSubscribed = false
-    lost.closeUnsafe()
+    const end = Latch.makeUnsafe(false)
     const subscriber = yield* client.subscriber
-    yield* subscriber.listen(onMessage, onClose)
+    yield* subscriber.listen(onMessage, () => {
+      if (subscribed === end) subscribed = undefined
+      end.openUnsafe()
+    })
     yield* subscriber.connect
     yield* subscriber.send({ command: "subscribe", args: () => [channel], limit: nanos })
-    doubt = Effect.ignore(subscriber.send({ command: "ping", args: () => [], limit: nanos }))
-    onSubscribed()
-    yield* lost.await
+    subscribed = end
+    missed = 0
+    trouble = undefined
+    verify = verified(subscriber, end)
+    change.openUnsafe()
+    // Messages may have been missed: everybody looks for himself.
+    lookAll()
+    yield* end.await
+    if (subscribed === end) subscribed = undefined
   }))
   const subscriptions = subscription.pipe(
     Effect.catch((failure) => {
@@ -90,7 +112,7 @@ export const make = Effect.fnUntraced(function*(
   )
 
   const untilSubscribed: Effect.Effect<void, LockBackendError> = Effect.suspend(() => {
-    if (isSubscribed) return Effect.void
+    if (subscribed !== undefined) return Effect.void
     if (trouble?._tag === "Failed" && RedisError.isAnswer(trouble.cause)) {
       return Effect.fail(RedisCall.toError("subscribe", trouble))
     }
@@ -100,9 +122,9 @@ export const make = Effect.fnUntraced(function*(
 
   return {
     channel,
-    isSubscribed: () => isSubscribed,
+    isSubscribed: () => subscribed !== undefined,
     subscribed: Effect.suspend(() => {
-      if (isSubscribed) return Effect.void
+      if (subscribed !== undefined) return Effect.void
       const start = opened ? Effect.void : Effect.forkIn(subscriptions, scope)
       opened = true
       return Effect.andThen(start, untilSubscribed).pipe(
@@ -128,6 +150,11 @@ export const make = Effect.fnUntraced(function*(
         })
       }
     },
-    doubt: Effect.suspend(() => Effect.asVoid(Effect.forkIn(doubt, scope)))
+    doubt: Effect.suspend(() => {
+      missed++
+      if (isVerifying) return Effect.void
+      isVerifying = true
+      return Effect.asVoid(Effect.forkIn(Effect.ensuring(verify, Effect.sync(() => isVerifying = false)), scope))
+    })
   }
 })

@@ -1,0 +1,125 @@
+/**
+ * What is particular to a master that sentinels watch.
+ */
+import { Lock, LockLost } from "@dlock/core"
+import { RedisLock } from "@dlock/redis"
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "effect"
+import { leaveOldMasters } from "../../packages/redis/src/internal/RedisClient.ts"
+import { redis, redisSentinel } from "../harness/RedisServer.ts"
+import type { Server } from "../harness/Server.ts"
+import { attempt, connect, millis, until } from "./support.ts"
+
+const lockOn = (options: RedisLock.Options) => Effect.map(Layer.build(RedisLock.layer(options)), Context.get(Lock))
+
+const setup = Effect.gen(function*() {
+  const { addrs, masterName, servers } = yield* redisSentinel()
+  const [master] = servers
+  return { options: { mode: "sentinel", addrs, masterName } as const, servers, master: master ?? assert.fail() }
+})
+
+/** Holds a key until the lease ends; tells the token. */
+const hold = (lock: Lock["Service"], key: string) =>
+  Effect.gen(function*() {
+    const token = yield* Deferred.make<bigint>()
+    const fiber = yield* Effect.forkScoped(Effect.exit(
+      lock.withLock(key, ({ fencingToken }) => Effect.andThen(Deferred.succeed(token, fencingToken), Effect.never), {
+        ttl: "3 seconds"
+      })
+    ))
+    return { fiber, token: yield* Deferred.await(token) }
+  })
+
+const assertLostOrHeld = (fiber: Fiber.Fiber<Exit.Exit<unknown, unknown>>) =>
+  Effect.gen(function*() {
+    const ended = yield* Effect.timeoutOption(Fiber.join(fiber), "6 seconds")
+    if (Option.isNone(ended)) return yield* Fiber.interrupt(fiber)
+    const error = Exit.isFailure(ended.value)
+      ? Option.getOrUndefined(Cause.findErrorOption(ended.value.cause))
+      : undefined
+    assert.instanceOf(error, LockLost, "what is lost is reported as lost")
+  })
+
+const failOver = (name: string, harm: (master: Server) => Effect.Effect<void>) =>
+  it.live(name, () =>
+    Effect.gen(function*() {
+      const { master, options } = yield* setup
+      const lock = yield* lockOn(options)
+      const { fiber, token } = yield* hold(lock, "failover")
+      yield* harm(master)
+      yield* assertLostOrHeld(fiber)
+      const next = yield* lock.withLock("failover", ({ fencingToken }) => Effect.succeed(fencingToken)).pipe(
+        Effect.retry({ times: 20 })
+      )
+      assert.isTrue(next > token, "tokens grow over a fail-over")
+      yield* master.resume
+    }), 60_000)
+
+describe("redis with sentinels", () => {
+  failOver("a master that dies", (master) => master.kill)
+  failOver("a master that hangs", (master) => master.pause)
+
+  it.live("a master that is replaced while it lives is left", () =>
+    Effect.gen(function*() {
+      const { master, options } = yield* setup
+      const backend = yield* RedisLock.make(options)
+      yield* backend.acquire(attempt("before"))
+      const [sentinelPort] = options.addrs.map((addr) => Number(addr.split(":")[1]))
+      const sentinel = yield* connect(sentinelPort ?? 0)
+      const masterPort = async () => {
+        const address = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", options.masterName)
+        return Array.isArray(address) ? Number(address[1]) : 0
+      }
+      yield* Effect.promise(() => sentinel.call("SENTINEL", "FAILOVER", options.masterName))
+      yield* until(async () => (await masterPort()) !== master.port)
+      yield* Effect.sleep("1 second")
+      const request = attempt("after")
+      yield* Effect.retry(backend.acquire(request), { times: 20 })
+      const bare = yield* connect(yield* Effect.promise(masterPort))
+      assert.strictEqual(yield* Effect.promise(() => bare.get("after")), request.owner, "the new master has the lock")
+    }), 60_000)
+
+  it.live("a driver leaves its master as soon as a sentinel tells of another", () =>
+    Effect.gen(function*() {
+      const server = yield* redis()
+      // A sentinel is a server that publishes, as far as this goes.
+      const [driver, sentinel, bare] = [
+        yield* connect(server.port),
+        yield* connect(server.port),
+        yield* connect(server.port)
+      ]
+      yield* until(async () => driver.status === "ready" && sentinel.status === "ready")
+      yield* leaveOldMasters(driver, { masterName: "mine", sentinels: [sentinel] }, 1_000_000_000n)
+      yield* until(async () => String(await bare.pubsub("CHANNELS", "+switch-master")) === "+switch-master")
+      const id = yield* Effect.promise(() => driver.client("ID"))
+      yield* Effect.promise(() => bare.publish("+switch-master", "other 127.0.0.1 1 127.0.0.1 2"))
+      assert.strictEqual(yield* Effect.promise(() => driver.client("ID")), id, "of another set of servers")
+      yield* Effect.promise(() => bare.publish("+switch-master", "mine 127.0.0.1 1 127.0.0.1 2"))
+      yield* until(async () => (await driver.client("ID")) !== id)
+    }))
+
+  it.live("one of the sentinels is enough", () =>
+    Effect.gen(function*() {
+      const { options } = yield* setup
+      const backend = yield* RedisLock.make({ ...options, addrs: ["127.0.0.1:1", ...options.addrs.slice(2)] })
+      yield* backend.acquire(attempt("one"))
+    }))
+
+  it.live("wrong names and addresses are clear errors, in time", () =>
+    Effect.gen(function*() {
+      const { master, options } = yield* setup
+      const failure = (options: RedisLock.Options) =>
+        millis(Effect.flip(RedisLock.make({ ...options, commandTimeout: "2 seconds" })))
+      const [unknown] = yield* failure({ ...options, masterName: "nobody" })
+      assert.strictEqual(unknown.reason, "Unreachable", unknown.message)
+      const [away, time] = yield* failure({ ...options, addrs: ["127.0.0.1:1"] })
+      assert.strictEqual(away.reason, "Unreachable", away.message)
+      assert.include(away.message, "127.0.0.1:1")
+      assert.isBelow(time, 2500)
+      const [noSentinel] = yield* failure({ ...options, addrs: [master.addr] })
+      assert.include(["Unreachable", "Unsupported"], noSentinel.reason, noSentinel.message)
+      const [single] = yield* failure({ addrs: options.addrs.slice(0, 1) })
+      assert.strictEqual(single.reason, "Unsupported", single.message)
+      assert.include(single.message, `"sentinel"`)
+    }))
+})
