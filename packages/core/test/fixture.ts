@@ -1,11 +1,12 @@
 /**
  * What the tests of the engine share: a `Lock` over a scripted backend, and the question whether anything is left.
  */
-import { Lock, LockBackend } from "@dlock/core"
+import type { Lock, LockBackend } from "@dlock/core"
 import { assert } from "@effect/vitest"
-import { Context, Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import { Effect, Exit, type Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine } from "../src/internal/engine.ts"
+import { make } from "../src/internal/section.ts"
 import * as ScriptedBackend from "./ScriptedBackend.ts"
 
 export const seconds = (n: number) => n * 1000
@@ -102,11 +103,9 @@ export interface Fixture {
   readonly close: Effect.Effect<void>
 }
 
+/** What `Lock.layer` builds. */
 export const build = (backend: LockBackend["Service"], scope: Scope.Scope): Effect.Effect<Lock["Service"]> =>
-  Effect.map(
-    Layer.buildWithScope(Layer.provide(Layer.fresh(Lock.layer), Layer.succeed(LockBackend, backend)), scope),
-    (context) => Context.get(context, Lock)
-  )
+  Scope.provide(make(backend), scope)
 
 /** A lock over a fresh scripted backend, until the scope of the test closes. */
 export const fixture = Effect.fnUntraced(function*(
