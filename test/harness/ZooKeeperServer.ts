@@ -16,6 +16,8 @@ export interface Options {
   readonly version?: "3.8" | "3.9" | undefined
   /** Milliseconds; sessions expire on multiples of it. Default 500. */
   readonly tickTime?: number | undefined
+  /** More lines for its configuration, each `name=value`. */
+  readonly settings?: ReadonlyArray<string> | undefined
 }
 
 interface Member {
@@ -33,7 +35,7 @@ const configuration = (
   me: Member,
   all: ReadonlyArray<Member>,
   bind: string,
-  { tickTime = 500 }: Options
+  { settings = [], tickTime = 500 }: Options
 ): string =>
   [
     `tickTime=${tickTime}`,
@@ -48,6 +50,7 @@ const configuration = (
     "maxSessionTimeout=60000",
     "admin.enableServer=false",
     "4lw.commands.whitelist=*",
+    ...settings,
     ...(all.length === 1 ? [] : all.map(({ election, id, quorum }) => `server.${id}=${host}:${quorum}:${election}`)),
     ""
   ].join("\n")

@@ -99,8 +99,8 @@ export const dataOf = (driver: Driver, path: string) =>
   ask<Buffer | undefined>((callback) => driver.getData(path, callback))
 
 /** 0: persistent, 1: ephemeral, 3: ephemeral and sequential. */
-export const create = (driver: Driver, path: string, mode: 0 | 1 | 3 = 0) =>
-  ask<string>((callback) => driver.create(path, Buffer.from("test"), mode, callback))
+export const create = (driver: Driver, path: string, mode: 0 | 1 | 3 = 0, data: Buffer = Buffer.from("test")) =>
+  ask<string>((callback) => driver.create(path, data, mode, callback))
 
 export const mkdirp = (driver: Driver, path: string) => ask<void>((callback) => driver.mkdirp(path, (e) => callback(e)))
 
