@@ -110,6 +110,12 @@ const unpacked = (
   return ([_program, ...rest]) => [`${root}/${loader}`, "--library-path", path, `${root}/${program}`, ...rest, ...args]
 }
 
+/** Docker's own registry has no official image of etcd: the environment names one, or there is none. */
+const etcdImage = (variable: string): Entry["docker"] => {
+  const image = addressIn(variable)
+  return image === undefined ? undefined : { image, wrap: asIs }
+}
+
 /** Every server and tool by its kind. */
 export const catalog = {
   redis: {
@@ -124,14 +130,14 @@ export const catalog = {
     title: "etcd",
     variable: "DLOCK_TEST_ETCD",
     local: programs("etcd"),
-    docker: { image: "quay.io/coreos/etcd:v3.4.34", wrap: asIs },
+    docker: etcdImage("DLOCK_TEST_ETCD_IMAGE"),
     install: ["etcd-server"],
     required: true
   },
   "etcd-3.4": {
     title: "etcd 3.4",
     local: programOfVersion("etcd", /^etcd Version: 3\.4\./),
-    docker: { image: "quay.io/coreos/etcd:v3.4.34", wrap: asIs },
+    docker: etcdImage("DLOCK_TEST_ETCD_34_IMAGE"),
     required: false
   },
   "etcd-3.5": {
@@ -140,7 +146,7 @@ export const catalog = {
       programOfVersion("etcd", /^etcd Version: 3\.5\./),
       unpacked("etcd-3.5", "usr/bin/etcd")
     ),
-    docker: { image: "quay.io/coreos/etcd:v3.5.16", wrap: asIs },
+    docker: etcdImage("DLOCK_TEST_ETCD_35_IMAGE"),
     unpack: "etcd-server",
     required: false
   },
