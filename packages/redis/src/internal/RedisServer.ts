@@ -25,6 +25,8 @@ export const clockAhead = (time: unknown, askedAt: bigint): number | undefined =
 export interface Server {
   /** Its clock minus our monotonic one, in µs. */
   readonly clockAhead: number
+  /** Which process it is, if it tells. */
+  readonly runId: string | undefined
 }
 
 /**
@@ -66,5 +68,5 @@ export const inspect = Effect.fnUntraced(function*(
   const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit: nanos }), asError)
   const ahead = clockAhead(time.reply, time.sentAt)
   if (ahead === undefined) return yield* unsupported("the server does not tell its time")
-  return { clockAhead: ahead }
+  return { clockAhead: ahead, runId: field(info, "run_id") }
 })
