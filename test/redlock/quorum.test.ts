@@ -5,6 +5,7 @@ import type { LockBackend, LockRequest } from "@dlock/core"
 import { Redlock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Option } from "effect"
+import { proxy } from "../harness/Proxy.ts"
 import { freezer } from "../redis/freezer.ts"
 import type { Node } from "./support.ts"
 import { addrsOf, attempt, countOf, millis, RedisServers, servers, until } from "./support.ts"
@@ -86,6 +87,16 @@ layer(RedisServers.layer, { excludeTestServices: true, timeout: "1 minute" })("a
         assert.isBelow(time, 10_000, "40 turns of four contenders")
       }))
   }
+
+  it.effect("is not made of one server under two names", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* RedisServers
+      if (a === undefined || b === undefined) return
+      const road = yield* proxy(a.server)
+      const error = yield* Effect.flip(Redlock.make({ nodes: [a.server.addr, b.server.addr, road.addr] }))
+      assert.strictEqual(error.reason, "Options")
+      assert.match(error.message, /are one server, which has one vote/)
+    }))
 
   it.effect("of one try of several at once has a winner", () =>
     Effect.gen(function*() {
@@ -249,7 +260,7 @@ layer(RedisServers.layer, { excludeTestServices: true, timeout: "1 minute" })("a
         assert.strictEqual(known.length, 3, "a majority knows it")
         yield* client.release(request)
         yield* del(others, request.key)
-        yield* Effect.promise(() => bare.del(fenceOf(request.key)))
+        yield* Effect.promise(() => bare.set(request.key, "theirs", "PX", 30_000))
         const next = attempt(request.key)
         assert.isTrue((yield* take(client, next)).fencingToken > fencingToken, "also without that server")
         yield* client.release(next)

@@ -25,7 +25,9 @@ export const connect = Effect.fnUntraced(function*(
   const decided = Latch.makeUnsafe(false)
   const complete = Latch.makeUnsafe(false)
   const failures: Array<LockBackendError> = []
+  const labels = new Map<string, string>()
   let there = 0
+  let twice: string | undefined
 
   const heard = () => {
     if (there >= majority || failures.length > nodes.length - majority) decided.openUnsafe()
@@ -34,10 +36,13 @@ export const connect = Effect.fnUntraced(function*(
   const connectTo = (node: RedlockNode) =>
     RedisServer.inspect(node.client, "standalone", limit).pipe(
       Effect.matchEffect({
-        onSuccess: ({ clockAhead }) =>
+        onSuccess: ({ clockAhead, runId }) =>
           Effect.sync(() => {
             node.clockAhead = clockAhead
             there++
+            const other = runId === undefined ? undefined : labels.get(runId)
+            if (other !== undefined) twice = `${other} and ${node.label} are one server, which has one vote`
+            if (runId !== undefined) labels.set(runId, node.label)
           }),
         onFailure: (error) => {
           const { cause, detail, message, reason } = error
@@ -51,6 +56,7 @@ export const connect = Effect.fnUntraced(function*(
   for (const node of nodes) yield* Effect.forkScoped(connectTo(node))
   yield* decided.await
   yield* Effect.timeoutOption(complete.await, grace)
+  if (twice !== undefined) return yield* backendError("connect", "Options", twice)
   if (there < majority) {
     const details = failures.map(({ detail }) => detail).join("; ")
     const [first] = failures.toSorted((a, b) => Number(isAbsence(a)) - Number(isAbsence(b)))

@@ -24,6 +24,9 @@ export interface Means {
 /** How long one who waits goes on without looking, in milliseconds: at random between the two. */
 const [least, most] = [200, 500]
 
+/** For how long a majority is waited for to tell of releases: without them one looks now and then all the same. */
+const patience = Duration.millis(250)
+
 /** How often somebody who does not wait tries again when nobody got the key. */
 const maxTies = 5
 
@@ -103,7 +106,7 @@ export const acquire = Effect.fnUntraced(
     const taken = yield* reach(means, attempt)
     if (taken._tag === "Granted") return taken.grant
     return yield* Effect.acquireUseRelease(
-      Effect.interruptible(means.notices.watch(attempt.request.key, means.limit(attempt))),
+      Effect.interruptible(means.notices.watch(attempt.request.key, Duration.min(patience, means.limit(attempt)))),
       (watch) => {
         attempt.onOver = watch.wake
         return wait(means, attempt, watch)
