@@ -1,7 +1,9 @@
 import { LockBackend } from "@dlock/core"
 import { LockTest } from "@dlock/core/testing"
 import { ZooKeeperLock } from "@dlock/zookeeper"
+import { describe } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { available } from "../harness/Program.ts"
 import { capabilities, ZooKeeper } from "./support.ts"
 
 const settings = { sessionTimeout: "3 seconds", commandTimeout: "1 second" } as const
@@ -11,4 +13,10 @@ const backend = Layer.effect(
   Effect.flatMap(ZooKeeper, ({ servers }) => ZooKeeperLock.make({ servers }))
 )
 
-LockTest.suiteWith("ZooKeeper 3.8", backend, capabilities(settings), ZooKeeper.layer({ version: "3.8" }))
+for (const version of ["3.8", "3.9"] as const) {
+  describe.skipIf(!available(`zookeeper-${version}`))(version, () => {
+    LockTest.suiteWith(`ZooKeeper ${version}`, backend, capabilities(settings), ZooKeeper.layer({ version }))
+  })
+}
+
+LockTest.suiteWith("an ensemble of three", backend, capabilities(settings), ZooKeeper.layerEnsemble)

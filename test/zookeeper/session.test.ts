@@ -134,6 +134,31 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
       }))
   })
 
+  it.effect("of a process that was frozen is over for it before it does anything else", () =>
+    Effect.gen(function*() {
+      const { servers: [server = ""] } = yield* ZooKeeper
+      const client = yield* ZooKeeperLock.make({ servers: [server], sessionTimeout: "1 second" })
+      const rival = yield* ZooKeeperLock.make({ servers: [server], sessionTimeout: "20 seconds" })
+      const holder = attempt(freshKey())
+      yield* client.acquire(holder)
+      const next = attempt(holder.key)
+      const waiting = yield* Effect.forkScoped(rival.acquire(next))
+      const free = attempt(freshKey())
+      yield* Effect.sleep("200 millis")
+      // The answer comes while the process is frozen.
+      const asking = yield* Effect.forkScoped(client.acquire(free), { startImmediately: true })
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3000)
+      const late = yield* limit("the late answer is dealt with")(Fiber.join(asking))
+      const now = yield* Clock.monotonicTimeNanos
+      assert.isTrue(now < late.validFrom + Duration.toNanosUnsafe(late.ttl), "what is granted is good now")
+      yield* limit("the loss is told")(Deferred.await(holder.lost))
+      yield* limit("the key goes to the next")(Fiber.join(waiting))
+      assert.isTrue(Option.isNone(yield* client.renew(holder)))
+      assert.isTrue(Option.isNone(yield* rival.tryAcquire(attempt(free.key))), "and it is held")
+      yield* client.release(free)
+      yield* rival.release(next)
+    }))
+
   it.effect("survives the restart of the server", () =>
     Effect.gen(function*() {
       const { nodes: [node] } = yield* ZooKeeper
