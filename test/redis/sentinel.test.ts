@@ -30,6 +30,9 @@ const hold = (lock: Lock["Service"], key: string) =>
     return { fiber, token: yield* Deferred.await(token) }
   })
 
+const failure = (options: RedisLock.Options) =>
+  millis(Effect.flip(RedisLock.make({ ...options, commandTimeout: "2 seconds" })))
+
 const assertLostOrHeld = (fiber: Fiber.Fiber<Exit.Exit<unknown, unknown>>) =>
   Effect.gen(function*() {
     const ended = yield* Effect.timeoutOption(Fiber.join(fiber), "6 seconds")
@@ -108,8 +111,6 @@ describe("redis with sentinels", () => {
   it.live("wrong names and addresses are clear errors, in time", () =>
     Effect.gen(function*() {
       const { master, options } = yield* setup
-      const failure = (options: RedisLock.Options) =>
-        millis(Effect.flip(RedisLock.make({ ...options, commandTimeout: "2 seconds" })))
       const [unknown] = yield* failure({ ...options, masterName: "nobody" })
       assert.strictEqual(unknown.reason, "Unreachable", unknown.message)
       const [away, time] = yield* failure({ ...options, addrs: ["127.0.0.1:1"] })

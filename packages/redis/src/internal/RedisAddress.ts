@@ -8,7 +8,7 @@ export interface Address {
   readonly port: number
 }
 
-const pattern = /^(?:\[([0-9a-f:.%]+)\]|([^\s:/@[\]]+))(?::(\d{1,5}))?$/i
+const pattern = /^(?:\[([0-9a-f:.]*:[0-9a-f:.]*(?:%[\w.~-]+)?)\]|([^\s:/@[\]]+))(?::(\d{1,5}))?$/i
 
 /** Reads `host`, `host:port`, `[::1]` or `[::1]:port`; `undefined` if it is none of them. */
 export const parse = (text: string, defaultPort: number): Address | undefined => {
