@@ -142,6 +142,21 @@ for (const flavour of flavours) {
             assert.isTrue(released.every((answer) => answer))
           }))
 
+        it.effect("an answer that came while the event loop was blocked is not overdue", () =>
+          Effect.gen(function*() {
+            const { server } = yield* MysqlServer
+            const backend = yield* MysqlLock.make({ ...optionsFor(server), commandTimeout: "200 millis" })
+            yield* backend.tryAcquire(attempt(freshKey()))
+            for (let i = 0; i < 5; i++) {
+              yield* Effect.yieldNow
+              const trying = yield* Effect.forkScoped(backend.tryAcquire(attempt(freshKey())), {
+                startImmediately: true
+              })
+              Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
+              expectSome(yield* Fiber.join(trying), "free")
+            }
+          }))
+
         it.effect("a hand-over within a program is two statements", () =>
           Effect.gen(function*() {
             const { bare, server } = yield* setting
@@ -348,6 +363,7 @@ for (const flavour of flavours) {
             const options = optionsFor(server)
             for (
               const [bad, what] of [
+                [{ port: 70_000 }, "port"],
                 [{ connectionLimit: 2 }, "connectionLimit"],
                 [{ commandTimeout: "5 lightyears" }, "commandTimeout"],
                 [{ commandTimeout: Duration.infinity }, "commandTimeout"],

@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import type { Pool, SslOptions } from "mysql2"
 import * as MysqlBackend from "./internal/MysqlBackend.ts"
 import * as MysqlClient from "./internal/MysqlClient.ts"
-import { name as backendName } from "./internal/MysqlError.ts"
+import { backendError, name as backendName } from "./internal/MysqlError.ts"
 
 /**
  * What a backend does with connections, whoever opens them.
@@ -78,20 +78,18 @@ export const name: string = backendName
  * @category constructors
  * @since 0.1.0
  */
-export const make = (
+export const make = Effect.fnUntraced(function*(
   options: Options = {}
-): Effect.Effect<LockBackend["Service"], LockBackendError, Scope.Scope> =>
-  MysqlBackend.make(
-    MysqlClient.fromOptions({
-      host: options.host ?? "localhost",
-      port: options.port ?? 3306,
-      username: options.username,
-      password: options.password,
-      database: options.database,
-      tls: options.tls ?? false
-    }),
+): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const { database, host = "localhost", password, port = 3306, tls = false, username } = options
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+    return yield* backendError("connect", "Options", `port has to be a whole number from 1 to 65535, and is ${port}`)
+  }
+  return yield* MysqlBackend.make(
+    MysqlClient.fromOptions({ host, port, username, password, database, tls }),
     options
   )
+})
 
 /**
  * A backend over a pool of `mysql2` that the caller opened and will close (of `mysql2/promise`: its `pool`). It keeps

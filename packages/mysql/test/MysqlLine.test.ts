@@ -123,7 +123,7 @@ describe("the line", () => {
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
-      for (const errno of [1317, 3024, 3058, 1213, 1969]) {
+      for (const errno of [1317, 3024, 3058, 1213, 1969, 1053, 1927]) {
         fake.endWait("key", FakeServer.serverError(errno))
         yield* turns
         yield* TestClock.adjust("2 seconds")

@@ -107,7 +107,8 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
       return Effect.void
     }
     if (left > 0n) {
-      return Effect.andThen(Effect.sleep(Duration.nanos(left)), watchOnce)
+      // After a blocked event loop its timers come before its sockets: what has arrived meanwhile counts.
+      return Effect.andThen(Effect.sleep(Duration.nanos(left)), Effect.andThen(Effect.yieldNow, watchOnce))
     }
     watch = undefined
     overdue = true

@@ -28,9 +28,11 @@ export const make = Effect.fnUntraced(
     const busy = yield* Latch.make(false)
     const waiting = new Set<Session>()
     let current: Dialled | undefined
+    // What a look may take. A third is for the time between two: a wait ends within patience of the server's last sign.
+    const share = Duration.times(patience, 2 / 3)
 
     const open = dial.open(
-      patience,
+      share,
       {
         onClose: () => {},
         // It holds nothing, so it is no loss.
@@ -40,35 +42,36 @@ export const make = Effect.fnUntraced(
         current = dialled
         return dialled
       }
-    ).pipe(within(patience))
+    ).pipe(within(share))
 
     const connected: Effect.Effect<Dialled, LockBackendError> = opening.withPermit(
       Effect.suspend(() => current?.connection.isOpen() === true ? Effect.succeed(current) : open)
     )
 
+    const desert = (error: LockBackendError): void => {
+      if (error.reason === "Unreachable" || error.reason === "Timeout") {
+        for (const session of waiting) {
+          session.connection.close(deserted(error.detail ?? error.message))
+        }
+      }
+    }
+
     const look = connected.pipe(
       Effect.flatMap(({ connection }) =>
         Effect.mapError(connection.ask(Sql.session).await, (error) => toBackendError("acquire", error))
       ),
-      Effect.timeoutOrElse({
-        duration: Duration.times(patience, 2 / 3),
-        orElse: () => Effect.fail(toBackendError("acquire", stalled()))
-      }),
-      Effect.catch((error) =>
-        Effect.sync(() => {
-          if (error.reason === "Unreachable" || error.reason === "Timeout") {
-            for (const session of waiting) {
-              session.connection.close(deserted(error.detail ?? error.message))
-            }
-          }
-        })
-      )
+      Effect.catch((error) => Effect.sync(() => desert(error)))
     )
 
-    // With its own time limit, three looks per patience: a wait ends within patience of the server's last sign.
     yield* busy.await.pipe(
-      Effect.andThen(Effect.sleep(Duration.times(patience, 1 / 3))),
-      Effect.andThen(Effect.suspend(() => waiting.size === 0 ? busy.close : Effect.asVoid(look))),
+      Effect.andThen(Effect.sleep(Duration.subtract(patience, share))),
+      Effect.andThen(Effect.suspend(() => {
+        if (waiting.size > 0) {
+          return Effect.asVoid(look)
+        }
+        busy.closeUnsafe()
+        return Effect.void
+      })),
       Effect.forever,
       Effect.forkScoped
     )

@@ -54,30 +54,38 @@ export const fromDriver = (error: unknown): MysqlError => {
 /** 3058 of MySQL, 1213 of MariaDB: the server saw a cycle of waits and chose this one to end. */
 export const isDeadlock = (error: MysqlError): boolean => error.errno === 3058 || error.errno === 1213
 
-/** `KILL QUERY` (1317) and time limits of statements (3024 of MySQL, 1969 of MariaDB): the wait ended, no more. */
-export const isInterrupted = (error: MysqlError): boolean =>
-  error.errno === 1317 || error.errno === 3024 || error.errno === 1969
+/** The session is about to end: shutdown (1053), `KILL` (1927), idle for too long (4031). */
+const ending = new Set([1053, 1927, 4031])
 
-/** Shutdown (1053), KILL (1927), idle for too long (4031), and everything that only the driver says. */
-const isConnection = (error: MysqlError): boolean =>
-  error.errno === undefined || error.errno === 1053 || error.errno === 1927 || error.errno === 4031
+/** `KILL QUERY` (1317) and time limits of statements (3024 of MySQL, 1969 of MariaDB). */
+const interruptions = new Set([1317, 3024, 1969])
+
+const isOneOf = (errors: ReadonlySet<number>, error: MysqlError): boolean =>
+  error.errno !== undefined && errors.has(error.errno)
+
+/** The wait ended, no more. */
+export const isInterrupted = (error: MysqlError): boolean => isOneOf(interruptions, error) || isOneOf(ending, error)
 
 const unauthorized = new Set([1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 3118, 3159, 4151])
 
+/** Of the driver and of ours; what the system says (`ECONNREFUSED`, ...) is not among them. */
+const reasons: Readonly<Record<string, BackendReason>> = {
+  DLOCK_STALLED: "Timeout",
+  DLOCK_SENSELESS: "Protocol",
+  HANDSHAKE_NO_SSL_SUPPORT: "Rejected",
+  HANDSHAKE_SSL_ERROR: "Rejected",
+  HANDSHAKE_UNKNOWN_ERROR: "Protocol",
+  AUTH_SWITCH_PLUGIN_ERROR: "Unauthorized",
+  PROTOCOL_ERROR: "Protocol",
+  PROTOCOL_UNEXPECTED_PACKET: "Protocol"
+}
+
 const reasonOf = (error: MysqlError): BackendReason => {
-  if (error.code === "DLOCK_STALLED") {
-    return "Timeout"
+  const { code, errno } = error
+  if (errno === undefined || ending.has(errno)) {
+    return reasons[code] ?? "Unreachable"
   }
-  if (error.code === "DLOCK_SENSELESS") {
-    return "Protocol"
-  }
-  if (error.code === "HANDSHAKE_NO_SSL_SUPPORT" || error.code === "HANDSHAKE_SSL_ERROR") {
-    return "Rejected"
-  }
-  if (isConnection(error)) {
-    return "Unreachable"
-  }
-  return error.errno !== undefined && unauthorized.has(error.errno) ? "Unauthorized" : "Rejected"
+  return unauthorized.has(errno) ? "Unauthorized" : "Rejected"
 }
 
 /** The error of a verb. `detail` defaults to what the other side said. */
