@@ -1,0 +1,83 @@
+/**
+ * Does harm, drawn from a seed: several things at once, each bounded in time and healed.
+ */
+import { Effect, FiberSet } from "effect"
+import type { Scope } from "effect"
+import type { Crew } from "./Crew.ts"
+import * as Faults from "./faultKinds.ts"
+import type { Fault } from "./History.ts"
+import { now } from "./Monotonic.ts"
+import type { Random } from "./Random.ts"
+import type { Target, Way } from "./Target.ts"
+
+/** What can be harmed. */
+export interface World {
+  readonly target: Target
+  readonly crew: Crew
+  /** The roads of each place in the crew. */
+  readonly ways: ReadonlyArray<Way>
+  readonly random: Random
+}
+
+/** A fault that has been drawn. */
+export interface Plan {
+  readonly name: string
+  readonly kind: Fault["kind"]
+  readonly slot?: number | undefined
+  readonly forgets?: Fault["forgets"]
+  /** How long it may be felt after it was healed, in milliseconds. */
+  readonly settles?: number | undefined
+  /** What nobody else may touch meanwhile. */
+  readonly claims: ReadonlyArray<string>
+  /** Harms, waits, and heals, also when interrupted. */
+  readonly run: Effect.Effect<void>
+}
+
+/** How many faults at once, at most. */
+const concurrency = 3
+const shortestBreath = 200
+const longestBreath = 1300
+/** In a longer run everybody is left in peace now and then: only then can the order of the line be judged. */
+const peaceEvery = 30_000
+const peaceMillis = 9000
+
+/** Harms for so many milliseconds; returns when all is healed. Answers what was done. */
+export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<Fault>> =>
+  Effect.scoped(Effect.gen(function*(): Effect.fn.Return<ReadonlyArray<Fault>, never, Scope.Scope> {
+    const { random } = world
+    const done: Array<Fault> = []
+    const claimed = new Set<string>()
+    const running = yield* FiberSet.make<void>()
+    const end = now() + millis
+    let peace = now() + peaceEvery
+
+    const start = (plan: Plan) => {
+      const from = now()
+      for (const claim of plan.claims) claimed.add(claim)
+      return FiberSet.run(
+        running,
+        Effect.ensuring(
+          plan.run,
+          Effect.sync(() => {
+            for (const claim of plan.claims) claimed.delete(claim)
+            const { forgets, kind, name, settles = 0, slot } = plan
+            done.push({ name, kind, slot, forgets, from, to: now() + settles })
+          })
+        )
+      )
+    }
+
+    while (now() < end) {
+      const plan = (yield* FiberSet.size(running)) < concurrency ? yield* Faults.draw(world) : undefined
+      if (plan !== undefined && !plan.claims.some((claim) => claimed.has(claim))) yield* start(plan)
+      if (now() > peace) {
+        yield* FiberSet.awaitEmpty(running)
+        yield* Effect.sleep(Math.min(peaceMillis, Math.max(0, end - now())))
+        peace = now() + peaceEvery
+      } else {
+        yield* Effect.sleep(random.between(shortestBreath, longestBreath))
+      }
+    }
+    yield* FiberSet.awaitEmpty(running)
+    return done
+  }))

@@ -1,0 +1,77 @@
+/**
+ * What people read: a table, and a file.
+ */
+import { Effect } from "effect"
+import * as Fs from "node:fs"
+import { fileURLToPath } from "node:url"
+import type { Kind } from "../harness/Catalog.ts"
+import { available } from "../harness/Program.ts"
+import type { Outcome } from "./Run.ts"
+import type { TargetName } from "./targets.ts"
+
+const needs = {
+  memory: undefined,
+  redis: "redis",
+  "redis-cluster": "redis",
+  "redis-sentinel": "redis",
+  redlock: "redis",
+  etcd: "etcd",
+  "etcd-cluster": "etcd",
+  mariadb: "mariadb",
+  mysql: "mysql",
+  zookeeper: "zookeeper",
+  "zookeeper-ensemble": "zookeeper"
+} as const satisfies Record<TargetName, Kind | undefined>
+
+/** Those whose servers are here; setting up has told of the others. */
+export const runnable = (names: ReadonlyArray<TargetName>): ReadonlyArray<TargetName> =>
+  names.filter((name) => {
+    const kind = needs[name]
+    return kind === undefined || available(kind)
+  })
+
+const columns: ReadonlyArray<readonly [string, (outcome: Outcome) => string]> = [
+  ["backend", ({ target }) => target],
+  ["faults", ({ figures }) => String(figures.faults)],
+  ["grants", ({ figures }) => String(figures.grants)],
+  ["holders killed", ({ figures }) => String(figures.deaths)],
+  ["losses reported", ({ figures }) => String(figures.losses)],
+  ["overlaps", ({ figures }) => String(figures.overlaps)],
+  ["of frozen", ({ figures }) => String(figures.frozen)],
+  ["forgotten", ({ figures }) => String(figures.forgotten)],
+  ["stuck waits", ({ figures }) => String(figures.stuck)],
+  ["longest gap", ({ figures }) => `${(figures.longestGap / 1000).toFixed(1)} s`],
+  ["violations", ({ violations }) => String(violations.length)]
+]
+
+/** The outcomes as a Markdown table, a row for each backend. */
+export const table = (outcomes: ReadonlyArray<Outcome>): string => {
+  const rows = [columns.map(([title]) => title), ...outcomes.map((outcome) => columns.map(([, cell]) => cell(outcome)))]
+  const widths = columns.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
+  const line = (cells: ReadonlyArray<string>) =>
+    `| ${cells.map((cell, i) => i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)).join(" | ")} |`
+  const [head = [], ...body] = rows
+  const rule = widths.map((width, i) => i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`)
+  return [line(head), line(rule), ...body.map(line)].join("\n")
+}
+
+const most = 20
+
+/** What was broken, a line each. */
+export const violations = ({ target, violations }: Outcome): ReadonlyArray<string> => [
+  ...violations.slice(0, most).map(({ law, text }) => `  ${target} broke "${law}": ${text}`),
+  ...(violations.length > most ? [`  ... and ${violations.length - most} more`] : [])
+]
+
+const folder = fileURLToPath(new URL("../../.cache/faults", import.meta.url))
+
+/** Writes the outcomes to a file, whose path it answers. */
+export const save = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<string> =>
+  Effect.sync(() => {
+    Fs.mkdirSync(folder, { recursive: true })
+    const path = `${folder}/${new Date().toISOString().replace(/[:.]/g, "-")}.json`
+    Fs.writeFileSync(path, `${JSON.stringify({ node: process.version, outcomes }, undefined, 2)}\n`)
+    return path
+  })
+
+export type { Outcome }

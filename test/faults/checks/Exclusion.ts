@@ -1,0 +1,67 @@
+/**
+ * Law 1: two never believe to hold a key at once, except for a process that stands still, and then never for longer
+ * than it does; and whoever is robbed that way is told.
+ */
+import type { History } from "../History.ts"
+import type { Belief, Promises, Violation } from "./Promises.ts"
+import { beliefs, describe, mayBeForgotten, stoodStill } from "./Promises.ts"
+
+interface Found {
+  readonly violations: ReadonlyArray<Violation>
+  readonly frozen: number
+  readonly forgotten: number
+}
+
+export const check = (history: History, promises: Promises): Found => {
+  const violations: Array<Violation> = []
+  const frozen = new Set<Belief>()
+  const forgotten = new Set<Belief>()
+
+  const judge = (key: string, older: Belief, newer: Belief): void => {
+    const since = Math.max(older.from, newer.from)
+    const text = `${key}: ${describe(older)} and ${describe(newer)}`
+    const wasFrozen = stoodStill(older.attempt, since, older.to)
+    const wasForgotten = mayBeForgotten(history, promises, older, newer.from)
+    if (older.token === newer.token || !(wasFrozen || wasForgotten)) violations.push({ law: "exclusion", text })
+    else if (wasFrozen) frozen.add(older)
+    else forgotten.add(older)
+    // What the server has forgotten it can not tell of.
+    const told = older.attempt.ended?.result !== "released"
+    if (!told && !wasForgotten) violations.push({ law: "unreported loss", text })
+  }
+
+  for (const [key, list] of beliefs(history)) {
+    const byTime = list.toSorted((a, b) => a.from - b.from)
+    for (const [i, one] of byTime.entries()) {
+      for (let j = i + 1; j < byTime.length; j++) {
+        const other = byTime[j]
+        if (other === undefined || other.from >= one.to) break
+        if (one.token <= other.token) judge(key, one, other)
+        else judge(key, other, one)
+      }
+    }
+    violations.push(...lostUpdates(key, list))
+  }
+  return { violations, frozen: frozen.size, forgotten: forgotten.size }
+}
+
+/** The counter is read and written under the lock only, so a success never undoes a success. */
+const lostUpdates = (key: string, list: ReadonlyArray<Belief>): ReadonlyArray<Violation> => {
+  const violations: Array<Violation> = []
+  const writes = list.flatMap((belief) => {
+    const { ended, read, wrote } = belief.attempt
+    if (read === undefined || wrote === undefined) return []
+    return [{ belief, read, at: wrote.at, n: wrote.n, succeeded: ended?.result === "released" }]
+  }).toSorted((a, b) => a.at - b.at)
+  for (const [i, write] of writes.entries()) {
+    const before = writes[i - 1]
+    if (before === undefined || before.n === write.read) continue
+    if (before.succeeded && write.succeeded) {
+      violations.push({
+        law: "lost update",
+        text: `${key}: ${describe(write.belief)} read ${write.read} after ${describe(before.belief)} wrote ${before.n}`
+      })
+    }
+  }
+  return violations
+}

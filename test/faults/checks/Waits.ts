@@ -1,0 +1,97 @@
+/**
+ * Laws 8 and 10: a key that nobody holds is not waited for longer than a dead holder and a dead waiter may cost, once the
+ * faults that concern the waiter are over; and nobody waits for ever.
+ */
+import type { Attempt, History } from "../History.ts"
+import type { Belief, Promises, Violation } from "./Promises.ts"
+import { beliefs, concerns, describe } from "./Promises.ts"
+
+/** What connecting again, looking again, and a busy machine may take. */
+const slack = 6000
+
+/**
+ * Those in front may each have died or been cut off: one that held, and one to whom the key was given without its
+ * knowledge.
+ */
+export const longestWait = ({ commandTimeout, deadWaiter, granularity, ttl }: Promises): number =>
+  2 * (ttl + granularity) + deadWaiter + 2 * commandTimeout + slack
+
+/** When the last fault was over that concerned this attempt and began before `at`. */
+const calmSince = (history: History, { worker }: Attempt, at: number): number =>
+  Math.max(
+    0,
+    ...history.faults.filter((fault) => fault.from < at && concerns(fault, worker.slot)).map(({ to }) =>
+      Math.min(to, at)
+    ),
+    ...worker.stalls.filter(({ from }) => from < at).map(({ to }) => Math.min(to, at))
+  )
+
+/** Until when `belief` kept the key from others before `at`, as far as a standing process believes anything. */
+const heldUntil = ({ attempt, from, to }: Belief, at: number): number => {
+  if (to <= at) return to
+  const still = attempt.worker.stalls.find((stall) => stall.from <= at && to >= stall.from && at <= stall.to)
+  return still === undefined ? at : Math.max(still.from, from)
+}
+
+/** Each belief with the time until which those before it held the key. */
+const afterOthers = (list: ReadonlyArray<Belief>): ReadonlyArray<readonly [Belief, number]> => {
+  const byTime = list.toSorted((a, b) => a.from - b.from)
+  let lastTo = 0
+  return byTime.map((belief, i) => {
+    const at = belief.from
+    const free = lastTo <= at ? lastTo : Math.max(0, ...byTime.slice(0, i).map((other) => heldUntil(other, at)))
+    lastTo = Math.max(lastTo, belief.to)
+    return [belief, free] as const
+  })
+}
+
+interface Found {
+  readonly violations: ReadonlyArray<Violation>
+  readonly longestGap: number
+}
+
+export const check = (history: History, promises: Promises): Found => {
+  const violations: Array<Violation> = []
+  const limit = longestWait(promises)
+  let longestGap = 0
+
+  for (const [key, list] of beliefs(history)) {
+    for (const [belief, free] of afterOthers(list)) {
+      const { attempt, from } = belief
+      const since = Math.max(attempt.asked, free)
+      longestGap = Math.max(longestGap, from - since)
+      if (from - since <= limit) continue
+      const gap = from - Math.max(since, calmSince(history, attempt, from))
+      if (gap > limit) {
+        violations.push({ law: "stuck", text: `${key}: free for ${gap.toFixed(0)} ms before ${describe(belief)}` })
+      }
+    }
+  }
+
+  const processes = new Set(history.workers.map(({ slot }) => slot)).size
+  for (const attempt of history.attempts) {
+    const { asked, ended, held, id, key, worker } = attempt
+    const name = `${worker.name}#${id} (${key}, asked at ${asked.toFixed(1)})`
+    if (held === undefined && ended === undefined && worker.gone === Number.POSITIVE_INFINITY) {
+      violations.push({ law: "stuck", text: `${name} waits for ever` })
+      continue
+    }
+    if (held === undefined || !promises.fifo) continue
+    if (held.at - asked <= 2 * limit) continue
+    const since = Math.max(asked, calmSince(history, attempt, held.at))
+    if (held.at - since <= 2 * limit) continue
+    const others = history.attempts.filter((other) =>
+      other.key === key && other.worker !== worker && other.held !== undefined &&
+      other.held.at > since + limit && other.held.at < held.at
+    )
+    if (others.length > 2 * processes) {
+      violations.push({ law: "starved", text: `${name} saw ${others.length} others go first` })
+    }
+  }
+  for (const worker of history.workers) {
+    if (worker.gone === Number.POSITIVE_INFINITY) {
+      violations.push({ law: "stuck", text: `${worker.name} was asked to end, and did not` })
+    }
+  }
+  return { violations, longestGap }
+}

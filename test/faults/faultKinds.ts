@@ -1,0 +1,221 @@
+/**
+ * The faults: each is drawn with its victim and its length, which is often longer than the ttl.
+ */
+import { Effect } from "effect"
+import type { Proxy } from "../harness/Proxy.ts"
+import type { Server } from "../harness/Server.ts"
+import type { Plan, World } from "./Nemesis.ts"
+import type { Moment, Order } from "./Spec.ts"
+
+type Draw = (world: World) => Effect.Effect<Plan | undefined>
+
+const harm = (inject: Effect.Effect<void>, millis: number, heal: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.ensuring(Effect.andThen(inject, Effect.sleep(millis)), heal)
+
+/** From a third of the ttl to nearly twice as much. */
+const anyLength = ({ random, target }: World): number =>
+  random.between(target.promises.ttl / 3, target.promises.ttl * 1.8)
+
+/** Longer than the ttl, and longer than the server may need to notice. */
+const beyondTtl = ({ random, target: { promises } }: World): number =>
+  promises.ttl + promises.granularity + random.between(100, promises.ttl / 2)
+
+const slotOf = ({ crew, random }: World): number => random.between(0, crew.slots - 1)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Processes
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** How long a worker may take until it is in the moment that it was told to wait for. */
+const longestAmbush = 1500
+
+const kill = (at: Moment): Draw => (world) => {
+  const slot = slotOf(world)
+  return Effect.succeed({
+    name: `kill a ${at === "holding" ? "holder" : "waiter"}`,
+    kind: "process",
+    slot,
+    claims: [`worker ${slot}`],
+    run: Effect.andThen(world.crew.order(slot, { do: "die", at }), Effect.sleep(longestAmbush))
+  })
+}
+
+const stop = (at: Moment): Draw => (world) => {
+  const slot = slotOf(world)
+  const { crew } = world
+  const isStopped = Effect.gen(function*() {
+    for (let i = 0; i < longestAmbush / 10 && !crew.isStopped(slot); i++) yield* Effect.sleep(10)
+  })
+  return Effect.succeed({
+    name: `stop a ${at === "holding" ? "holder" : "waiter"} for longer than its ttl`,
+    kind: "process",
+    slot,
+    claims: [`worker ${slot}`],
+    run: harm(Effect.andThen(crew.order(slot, { do: "stop", at }), isStopped), beyondTtl(world), wake(world, slot))
+  })
+}
+
+/** It may also stop itself only now: it is not left that way. */
+const wake = ({ crew }: World, slot: number): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    for (let i = 0; i < 5; i++) {
+      yield* crew.signal(slot, "SIGCONT")
+      yield* Effect.sleep(20)
+    }
+  })
+
+const stopAnybody: Draw = (world) => {
+  const slot = slotOf(world)
+  return Effect.succeed({
+    name: "stop a worker for a while",
+    kind: "process",
+    slot,
+    claims: [`worker ${slot}`],
+    run: harm(world.crew.signal(slot, "SIGSTOP"), anyLength(world), wake(world, slot))
+  })
+}
+
+const killAnybody: Draw = (world) => {
+  const slot = slotOf(world)
+  return Effect.succeed({
+    name: "kill a worker",
+    kind: "process",
+    slot,
+    claims: [`worker ${slot}`],
+    run: world.crew.signal(slot, "SIGKILL")
+  })
+}
+
+const block = (at: Moment): Draw => (world) => {
+  const slot = slotOf(world)
+  const millis = beyondTtl(world)
+  const order: Order = { do: "block", at, millis }
+  return Effect.succeed({
+    name: "block an event loop for longer than the ttl",
+    kind: "process",
+    slot,
+    claims: [`worker ${slot}`],
+    run: Effect.andThen(world.crew.order(slot, order), Effect.sleep(millis + longestAmbush))
+  })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Roads
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** On all roads of one worker, of all workers, or of all workers to one server. */
+const onRoads =
+  (name: string, inject: (road: Proxy, world: World) => Effect.Effect<void>, millis: (world: World) => number): Draw =>
+  (world) => {
+    const { random, ways } = world
+    const scope = random.pick(["worker", "worker", "everybody", "server"])
+    const slot = scope === "worker" ? slotOf(world) : undefined
+    const server = random.between(0, world.target.servers.length - 1)
+    const roads = ways.flatMap((way, i) =>
+      way.filter((_, j) => (slot === undefined || slot === i) && (scope !== "server" || server === j))
+    )
+    const each = (f: (road: Proxy) => Effect.Effect<void>) => Effect.forEach(roads, f, { discard: true })
+    return Effect.succeed({
+      name,
+      kind: "network",
+      slot,
+      claims: ways.flatMap((_, i) => slot === undefined || slot === i ? [`roads ${i}`] : []),
+      run: harm(each((road) => inject(road, world)), millis(world), each((road) => road.pass))
+    })
+  }
+
+const brief = ({ random }: World): number => random.between(50, 500)
+
+const cut = onRoads("cut all connections", (road) => road.cut, brief)
+const refuse = onRoads("refuse connections", (road) => road.refuse, anyLength)
+const silence = onRoads("hold back both directions", (road) => road.blackhole("both"), anyLength)
+const longSilence = onRoads("hold back both directions beyond the ttl", (road) => road.blackhole("both"), beyondTtl)
+const deafServer = onRoads("hold back what goes to the server", (road) => road.blackhole("toServer"), anyLength)
+const deafClient = onRoads("hold back what comes from the server", (road) => road.blackhole("toClient"), beyondTtl)
+const swallow = onRoads("swallow both directions", (road) => road.drop("both"), anyLength)
+const slow = onRoads("delay by some milliseconds", (road, { random }) => road.delay(random.between(5, 60)), anyLength)
+const late = onRoads(
+  "delay answers beyond the ttl",
+  (road, { target }) => road.delay(target.promises.ttl * 1.1),
+  beyondTtl
+)
+const dropReply = onRoads("drop one reply", (road) => road.dropNextReply, brief)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Servers
+// ---------------------------------------------------------------------------------------------------------------------
+
+const onServer = (
+  name: string,
+  forgets: (world: World) => Plan["forgets"],
+  run: (server: Server, world: World) => Effect.Effect<void>
+): Draw =>
+(world) =>
+  Effect.map(world.target.victim(world.random.pick), (server): Plan | undefined =>
+    server && {
+      name,
+      kind: "server",
+      forgets: forgets(world),
+      settles: world.target.settles,
+      // A cluster is asked to survive one of them at a time.
+      claims: ["servers"],
+      run: run(server, world)
+    })
+
+const pauseServer = onServer(
+  "stop a server",
+  ({ target }) => target.forgets.pause,
+  (server, world) => harm(server.pause, anyLength(world), server.resume)
+)
+
+const restart = (server: Server): Effect.Effect<void> => Effect.orDie(server.start)
+
+const killServer = onServer(
+  "kill a server and start it again",
+  ({ target }) => target.forgets.kill,
+  (server, world) => harm(server.kill, anyLength(world), restart(server))
+)
+
+const wipeServer = onServer(
+  "kill a server and start it without its data",
+  () => "always",
+  (server, world) => harm(server.kill, anyLength(world), Effect.andThen(Effect.orDie(server.wipe), restart(server)))
+)
+
+const processes: ReadonlyArray<Draw> = [
+  kill("holding"),
+  kill("holding"),
+  kill("waiting"),
+  killAnybody,
+  stop("holding"),
+  stop("holding"),
+  stop("waiting"),
+  stopAnybody,
+  block("holding"),
+  block("waiting")
+]
+
+const roads: ReadonlyArray<Draw> = [
+  cut,
+  cut,
+  refuse,
+  silence,
+  longSilence,
+  deafServer,
+  deafClient,
+  swallow,
+  slow,
+  late,
+  dropReply,
+  dropReply,
+  dropReply
+]
+
+/** One of them, with its victim. */
+export const draw: Draw = (world) => {
+  const { random, target } = world
+  if (target.servers.length === 0) return (random.pick([block("holding"), block("waiting")]) ?? stopAnybody)(world)
+  const servers = [pauseServer, pauseServer, killServer, killServer, ...(target.wipes ? [wipeServer] : [])]
+  const group = random.pick([processes, processes, processes, roads, roads, roads, servers, servers]) ?? processes
+  return (random.pick(group) ?? killAnybody)(world)
+}

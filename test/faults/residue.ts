@@ -1,0 +1,155 @@
+/**
+ * What is left in the servers after everybody has gone, and who leads them. Each looks with a driver of its own, straight
+ * at the server.
+ */
+import { Effect } from "effect"
+import { Etcd3 } from "etcd3"
+import { Redis } from "ioredis"
+import * as Mysql from "mysql2/promise"
+import { createRequire } from "node:module"
+import type { Credentials } from "../harness/MysqlServer.ts"
+import { ask } from "../harness/Probe.ts"
+import type { Server } from "../harness/Server.ts"
+
+type Look = (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>>
+
+/** What can not be looked at is left. */
+const orSay = <A>(look: () => Promise<A>): Effect.Effect<A, string> =>
+  Effect.tryPromise({ try: look, catch: (cause) => `nothing could be seen: ${String(cause)}` })
+
+const said = (look: Effect.Effect<ReadonlyArray<string>, string>) =>
+  Effect.catch(look, (problem) => Effect.succeed([problem]))
+
+const withRedis = <A>({ host, port }: Server, use: (redis: Redis) => Promise<A>): Effect.Effect<A, string> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => {
+      const redis = new Redis({ host, port, maxRetriesPerRequest: 1 })
+      redis.on("error", () => {})
+      return redis
+    }),
+    (redis) => orSay(() => use(redis)),
+    (redis) => Effect.sync(() => redis.disconnect())
+  )
+
+/** A fencing token stays for an hour and a void mark for seconds; everything has an end. */
+export const redis = (servers: ReadonlyArray<Server>): Look => () =>
+  said(Effect.map(
+    Effect.forEach(servers, (server) =>
+      withRedis(server, async (redis) => {
+        const left: Array<string> = []
+        for (const key of await redis.keys("*")) {
+          const mayStay = key.endsWith(":dlock-fence") || key.includes(":dlock-void/")
+          if (!mayStay || await redis.pttl(key) === -1) left.push(key)
+        }
+        const clients = String(await redis.client("LIST")).split("\n").filter((line) =>
+          / flags=[NP] /.test(line) && !/ name=sentinel-| cmd=client/.test(line)
+        )
+        return [...left, ...clients]
+      })),
+    (found) => found.flat()
+  ))
+
+export const isMaster = (server: Server): Effect.Effect<boolean> =>
+  ask(server, "INFO replication\r\n", /role:/).pipe(
+    Effect.map((text) => text.includes("role:master")),
+    Effect.orElseSucceed(() => false)
+  )
+
+const withEtcd = <A>(servers: ReadonlyArray<Server>, use: (etcd: Etcd3) => Promise<A>): Effect.Effect<A, string> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => new Etcd3({ hosts: servers.map(({ addr }) => addr) })),
+    (etcd) => orSay(() => use(etcd)),
+    (etcd) => Effect.sync(() => etcd.close())
+  )
+
+/** Every key is on a lease, and every lease ends. */
+export const etcd = (servers: ReadonlyArray<Server>): Look => () =>
+  said(withEtcd(servers, async (etcd) => {
+    const keys = await etcd.getAll().keys()
+    const { leases } = await etcd.leaseClient.leaseLeases()
+    return [...keys, ...leases.map(({ ID }) => `lease ${ID}`)]
+  }))
+
+export const leadsEtcd = (server: Server): Effect.Effect<boolean> =>
+  withEtcd([server], async (etcd) => {
+    const { header, leader } = await etcd.maintenance.status()
+    return header.member_id === leader
+  }).pipe(
+    Effect.timeoutOrElse({ duration: "500 millis", orElse: () => Effect.succeed(false) }),
+    Effect.orElseSucceed(() => false)
+  )
+
+const withMysql = <A>(
+  server: Server & Credentials,
+  use: (connection: Mysql.Connection) => Promise<A>
+): Effect.Effect<A, string> =>
+  orSay(async () => {
+    const { host, password, port, username } = server
+    const connection = await Mysql.createConnection({ host, port, user: username, password })
+    try {
+      return await use(connection)
+    } finally {
+      connection.destroy()
+    }
+  })
+
+/** A lock goes with its connection, and no connection stays. */
+export const mysql = (server: Server & Credentials): Look => (keys) =>
+  said(withMysql(server, async (connection) => {
+    const left: Array<string> = []
+    for (const key of keys) {
+      const [rows] = await connection.query<Array<Mysql.RowDataPacket>>("SELECT IS_USED_LOCK(?) AS holder", [key])
+      if (rows[0]?.holder !== null) left.push(key)
+    }
+    const [sessions] = await connection.query<Array<Mysql.RowDataPacket>>(
+      "SELECT id, info FROM information_schema.processlist WHERE user = ? AND id <> CONNECTION_ID()",
+      [server.username]
+    )
+    return [...left, ...sessions.map(({ id, info }) => `session ${id} ${info ?? ""}`)]
+  }))
+
+interface ZooKeeperDriver {
+  readonly connect: () => void
+  readonly close: () => void
+  readonly once: (event: "connected", listener: () => void) => void
+  readonly getChildren: (
+    path: string,
+    callback: (error: { readonly name: string } | null, names: ReadonlyArray<string>) => void
+  ) => void
+}
+
+const { createClient }: {
+  readonly createClient: (servers: string, options: object) => ZooKeeperDriver
+} = createRequire(import.meta.url)("node-zookeeper-client")
+
+/** Every lock node goes with its session. What is above them is removed by who is still there. */
+export const zooKeeper = (servers: ReadonlyArray<Server>): Look => (keys) =>
+  said(Effect.acquireUseRelease(
+    Effect.sync(() => createClient(servers.map(({ addr }) => addr).join(","), { sessionTimeout: 5000 })),
+    (driver) =>
+      orSay(async () => {
+        await new Promise<void>((resolve) => {
+          driver.once("connected", resolve)
+          driver.connect()
+        })
+        const left: Array<string> = []
+        for (const key of keys) {
+          const names = await new Promise<ReadonlyArray<string>>((resolve, reject) =>
+            driver.getChildren(`/locks/${key}`, (error, names) => {
+              if (error === null || error === undefined) resolve(names)
+              else if (error.name === "NO_NODE") resolve([])
+              else reject(new Error(error.name))
+            })
+          )
+          left.push(...names)
+        }
+        return left
+      }),
+    (driver) => Effect.sync(() => driver.close())
+  ))
+
+export const leadsZooKeeper = (server: Server): Effect.Effect<boolean> =>
+  ask(server, "srvr", /^Mode: /m).pipe(
+    Effect.map((text) => text.includes("Mode: leader")),
+    Effect.orElseSucceed(() => false)
+  )

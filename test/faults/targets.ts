@@ -1,0 +1,179 @@
+/**
+ * Every backend, with its servers.
+ */
+import { Effect } from "effect"
+import { etcd, etcdCluster } from "../harness/EtcdServer.ts"
+import { mariadb, mysql } from "../harness/MysqlServer.ts"
+import { redis, redisCluster, redisSentinel } from "../harness/RedisServer.ts"
+import type { Server } from "../harness/Server.ts"
+import { zooKeeper, zooKeeperEnsemble } from "../harness/ZooKeeperServer.ts"
+import type { Promises } from "./checks/Promises.ts"
+import * as Residue from "./residue.ts"
+import { addrsOf, roadsOf, type Start, type Target } from "./Target.ts"
+
+const ttl = 2000
+const commandTimeout = 1000
+
+const base = { ttl, granularity: 0, deadWaiter: 0, commandTimeout, fifo: true } satisfies Promises
+
+const anyOf = (servers: ReadonlyArray<Server>): Target["victim"] => (choose) => Effect.sync(() => choose(servers))
+
+/** The leader as often as anybody. */
+const leaderOrAny =
+  (servers: ReadonlyArray<Server>, leads: (server: Server) => Effect.Effect<boolean>): Target["victim"] => (choose) =>
+    Effect.gen(function*() {
+      const any = choose(servers)
+      if (any !== servers[0]) return any
+      const leaders = yield* Effect.filter(servers, leads, { concurrency: "unbounded" })
+      return leaders[0] ?? any
+    })
+
+const nowhere = (): string => {
+  throw new Error("there is no road")
+}
+
+const first = (addrs: ReadonlyArray<string>): string => addrs[0] ?? nowhere()
+
+/** No server: what can be broken is the process. */
+const memory: Start = Effect.succeed({
+  promises: base,
+  servers: [],
+  victim: () => Effect.succeed(undefined),
+  connection: () => ({ kind: "memory" }),
+  forgets: {},
+  settles: 0,
+  wipes: false,
+  layers: 3,
+  workers: 1,
+  residue: () => Effect.succeed([])
+})
+
+const redisPromises: Promises = { ...base, deadWaiter: 2000 }
+
+const redisSingle: Start = Effect.gen(function*() {
+  const servers = [yield* redis({})]
+  return {
+    promises: redisPromises,
+    servers,
+    victim: anyOf(servers),
+    connection: (way) => ({ kind: "redis", addr: first(addrsOf(way)) }),
+    forgets: {},
+    settles: 0,
+    wipes: true,
+    residue: Residue.redis(servers)
+  } satisfies Target
+})
+
+const cluster: Start = Effect.gen(function*() {
+  const { nodes } = yield* redisCluster()
+  return {
+    promises: redisPromises,
+    servers: nodes,
+    victim: anyOf(nodes),
+    connection: (way) => ({ kind: "redis-cluster", addrs: addrsOf(way), roads: roadsOf(nodes, way) }),
+    forgets: {},
+    // The others take it for dead after two seconds, and notice that it is back.
+    settles: 4000,
+    wipes: false,
+    residue: Residue.redis(nodes)
+  } satisfies Target
+})
+
+const sentinel: Start = Effect.gen(function*() {
+  const { masterName, sentinels, servers } = yield* redisSentinel()
+  const all = [...sentinels, ...servers]
+  return {
+    promises: redisPromises,
+    servers: all,
+    victim: leaderOrAny(servers, Residue.isMaster),
+    connection: (way) => ({
+      kind: "redis-sentinel",
+      addrs: addrsOf(way).slice(0, sentinels.length),
+      masterName,
+      roads: roadsOf(all, way)
+    }),
+    forgets: { pause: "always", kill: "always" },
+    // An old master is found, and told that it is none any more.
+    settles: 12_000,
+    wipes: false,
+    residue: Residue.redis(servers)
+  } satisfies Target
+})
+
+const redlock: Start = Effect.gen(function*() {
+  const servers = yield* Effect.forEach([1, 2, 3], () => redis({}), { concurrency: "unbounded" })
+  return {
+    promises: { ...redisPromises, fifo: false },
+    servers,
+    victim: anyOf(servers),
+    connection: (way) => ({ kind: "redlock", nodes: addrsOf(way) }),
+    forgets: {},
+    settles: 0,
+    wipes: false,
+    residue: Residue.redis(servers)
+  } satisfies Target
+})
+
+// A lease lives on for half a second, and a new leader gives every lease its whole ttl once more.
+const etcdPromises: Promises = { ...base, granularity: 1000, deadWaiter: ttl + 1000 }
+
+const etcdTarget = (servers: ReadonlyArray<Server>): Target => ({
+  promises: etcdPromises,
+  servers,
+  victim: leaderOrAny(servers, Residue.leadsEtcd),
+  connection: (way) => ({ kind: "etcd", endpoints: addrsOf(way) }),
+  forgets: {},
+  settles: servers.length === 1 ? ttl : ttl + 2000,
+  wipes: false,
+  residue: Residue.etcd(servers)
+})
+
+const mysqlTarget = (server: Effect.Success<ReturnType<typeof mariadb>>): Target => ({
+  promises: { ...base, granularity: 1000, deadWaiter: ttl + 1000 },
+  servers: [server],
+  victim: anyOf([server]),
+  connection: (way) => ({
+    kind: "mysql",
+    addr: first(addrsOf(way)),
+    username: server.username,
+    password: server.password,
+    database: server.database
+  }),
+  // The locks die with the process; whose connection is open hears of it.
+  forgets: { kill: "unheard" },
+  settles: 0,
+  wipes: false,
+  residue: Residue.mysql(server)
+})
+
+const zooKeeperTarget = (servers: ReadonlyArray<Server>): Target => ({
+  // A tick; as long again for an election, after which every session has its whole time once more.
+  promises: { ...base, granularity: 1000, deadWaiter: ttl + 1000 },
+  servers,
+  victim: leaderOrAny(servers, Residue.leadsZooKeeper),
+  connection: (way) => ({ kind: "zookeeper", servers: addrsOf(way), sessionTimeout: ttl }),
+  forgets: {},
+  settles: servers.length === 1 ? ttl : ttl + 3000,
+  wipes: false,
+  residue: Residue.zooKeeper(servers)
+})
+
+/** By the names that the command takes. */
+export const targets = {
+  memory,
+  redis: redisSingle,
+  "redis-cluster": cluster,
+  "redis-sentinel": sentinel,
+  redlock,
+  etcd: Effect.map(etcd({}), (server) => etcdTarget([server])),
+  "etcd-cluster": Effect.map(etcdCluster(), ({ nodes }) => etcdTarget(nodes)),
+  mariadb: Effect.map(mariadb(), mysqlTarget),
+  mysql: Effect.map(mysql(), mysqlTarget),
+  zookeeper: Effect.map(zooKeeper({}), (server) => zooKeeperTarget([server])),
+  "zookeeper-ensemble": Effect.map(zooKeeperEnsemble(), ({ nodes }) => zooKeeperTarget(nodes))
+} satisfies Record<string, Start>
+
+/** The name of a backend with its servers. */
+export type TargetName = keyof typeof targets
+
+export const targetNames = Object.keys(targets) as ReadonlyArray<TargetName>
