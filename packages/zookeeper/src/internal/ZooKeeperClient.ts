@@ -22,11 +22,9 @@ import { createClient } from "node-zookeeper-client"
 import { type Callback, type Driver, isDriver, state } from "./ZooKeeperDriver.ts"
 import { type Call, codes, type Reply, replyOf, watch } from "./ZooKeeperRequest.ts"
 
-/** What happens to a client, told at once and in order. */
+/** What happens to a client, told at once. That a connection ended, calls and watches are told. */
 export interface Events {
   readonly onConnected: () => void
-  /** Every call that was not answered has been told by now. */
-  readonly onDisconnected: () => void
   /** No connection will follow. */
   readonly onEnded: (reason: "expired" | "unauthorized") => void
 }
@@ -114,7 +112,6 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     takeBackUnsent()
     for (const { settle } of outstanding) settle(undefined)
     for (const path of watches.keys()) endWatches(path, "disconnected")
-    events.onDisconnected()
   }
 
   const onState = (now: number): void => {

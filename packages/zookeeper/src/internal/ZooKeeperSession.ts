@@ -127,6 +127,7 @@ export const make = (settings: Settings, clock: Clock.Clock): Session => {
       latestHeartbeat = now() - 7n * quarter / 3n
     }
     nextHeartbeat = latestHeartbeat + quarter
+    if (now() >= nextHeartbeat) heartbeat()
     callAll(onConnection)
   }
 
@@ -142,14 +143,15 @@ export const make = (settings: Settings, clock: Clock.Clock): Session => {
     callAll(onHeartbeat)
   }
 
-  /** Does what is due and tells when something may be due again: whatever begins after this has `longestSilence`. */
+  /** Does what is due and tells when to look again: when the next is due, or soon, for what begins in between. */
   const keepOnce = (): bigint => {
     if (problem !== undefined && !settings.isGiven) {
       problem = undefined
       client = settings.open(events)
     }
     const time = now()
-    const due = [time + longestSilence()]
+    const soon = time + longestSilence() / 4n
+    const due: Array<bigint> = []
     const check = (since: bigint | undefined, limit: bigint, act: () => void): void => {
       if (since === undefined) return
       if (time < since + limit) due.push(since + limit)
@@ -165,10 +167,10 @@ export const make = (settings: Settings, clock: Clock.Clock): Session => {
       due.push(nextHeartbeat)
     })
     check(lessees.size > 0 ? validFrom : undefined, ttl(), () => lose("expired"))
-    return earliest(time + longestSilence(), ...due)
+    return earliest(soon, ...due)
   }
 
-  const events: Events = { onConnected, onDisconnected: () => {}, onEnded }
+  const events: Events = { onConnected, onEnded }
   let client = settings.open(events)
   if (client.isConnected()) onConnected()
 

@@ -2,10 +2,16 @@
 // use of a client is in `ZooKeeperDriver.ts`.
 
 declare module "node-zookeeper-client" {
+  interface Client {
+    readonly connect: () => void
+    readonly close: () => void
+    readonly getSessionId: () => Buffer
+    readonly getSessionTimeout: () => number
+  }
   export const createClient: (
     connectionString: string,
-    options: { readonly sessionTimeout: number, readonly spinDelay: number, readonly retries: number }
-  ) => object
+    options?: { readonly sessionTimeout?: number, readonly spinDelay?: number, readonly retries?: number }
+  ) => Client
 }
 
 declare module "node-zookeeper-client/lib/jute/index.js" {
