@@ -3,10 +3,9 @@
  */
 import { Effect } from "effect"
 import * as Fs from "node:fs"
-import { fileURLToPath } from "node:url"
 import type { Kind } from "../harness/Catalog.ts"
 import { available } from "../harness/Program.ts"
-import type { Outcome } from "./Run.ts"
+import { cache, type Outcome } from "./Run.ts"
 import type { TargetName } from "./targets.ts"
 
 const needs = {
@@ -58,20 +57,17 @@ export const table = (outcomes: ReadonlyArray<Outcome>): string => {
 const most = 20
 
 /** What was broken, a line each. */
-export const violations = ({ target, violations }: Outcome): ReadonlyArray<string> => [
+export const violations = ({ kept, target, violations }: Outcome): ReadonlyArray<string> => [
   ...violations.slice(0, most).map(({ law, text }) => `  ${target} broke "${law}": ${text}`),
-  ...(violations.length > most ? [`  ... and ${violations.length - most} more`] : [])
+  ...(violations.length > most ? [`  ... and ${violations.length - most} more`] : []),
+  ...(kept === undefined ? [] : [`  what was written down is in ${kept}`])
 ]
-
-const folder = fileURLToPath(new URL("../../.cache/faults", import.meta.url))
 
 /** Writes the outcomes to a file, whose path it answers. */
 export const save = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<string> =>
   Effect.sync(() => {
-    Fs.mkdirSync(folder, { recursive: true })
-    const path = `${folder}/${new Date().toISOString().replace(/[:.]/g, "-")}.json`
+    Fs.mkdirSync(cache, { recursive: true })
+    const path = `${cache}/${new Date().toISOString().replace(/[:.]/g, "-")}.json`
     Fs.writeFileSync(path, `${JSON.stringify({ node: process.version, outcomes }, undefined, 2)}\n`)
     return path
   })
-
-export type { Outcome }

@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
 import type { HarnessError } from "../harness/HarnessError.ts"
 import type { Figures } from "./Checker.ts"
 import { check } from "./Checker.ts"
@@ -27,6 +28,8 @@ export interface Outcome {
   /** How often each was done. */
   readonly faults: Readonly<Record<string, number>>
   readonly violations: ReadonlyArray<Violation>
+  /** Where the logs are, if something was broken. */
+  readonly kept?: string | undefined
 }
 
 const workers = 3
@@ -36,12 +39,23 @@ const longKey = "long"
 /** Before the first fault, and after the last: then the order of the line can be judged. */
 const calm = 1500
 
-/** A folder that is removed with the scope, unless it is to be kept. */
-const folder = (keep: boolean) =>
-  Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "dlock-faults-"))),
-    (path) => Effect.sync(() => keep ? undefined : Fs.rmSync(path, { recursive: true, force: true }))
-  )
+/** A folder that is removed with the scope. */
+const folder = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "dlock-faults-"))),
+  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+)
+
+/** Where reports go; git ignores it. */
+export const cache = fileURLToPath(new URL("../../.cache/faults", import.meta.url))
+
+/** What was written down in a run that broke something is kept. */
+const keep = (from: string, outcome: Outcome, faults: ReadonlyArray<Fault>): Effect.Effect<Outcome> =>
+  Effect.sync(() => {
+    const kept = Path.join(cache, `${outcome.target}-${outcome.seed}-${process.pid}`)
+    Fs.cpSync(from, kept, { recursive: true })
+    Fs.writeFileSync(Path.join(kept, "faults.json"), JSON.stringify(faults, undefined, 2))
+    return { ...outcome, kept }
+  })
 
 /** The roads and the register are ours: while we stand still, everybody is cut off. */
 const ownStalls = Effect.acquireRelease(
@@ -87,7 +101,7 @@ export const run = Effect.fnUntraced(function*(
     const slots = target.workers ?? workers
     const ways = yield* Effect.forEach(Array.from({ length: slots }), () => pave(target.servers))
     const { stalls } = yield* ownStalls
-    const directory = yield* folder(process.env.DLOCK_FAULTS_KEEP !== undefined)
+    const directory = yield* folder
     const crew = yield* Crews.make(slots, directory, (slot, generation) => ({
       connection: target.connection(ways[slot] ?? []),
       layers: target.layers ?? 1,
@@ -116,7 +130,7 @@ export const run = Effect.fnUntraced(function*(
     }
     const { figures, violations } = check(history, promises)
     const left = yield* leftovers(target)
-    return {
+    const outcome: Outcome = {
       target: name,
       seed,
       seconds,
@@ -129,6 +143,7 @@ export const run = Effect.fnUntraced(function*(
         ...nothingHappened(started, figures)
       ]
     }
+    return outcome.violations.length === 0 ? outcome : yield* keep(directory, outcome, history.faults)
   }))
 })
 

@@ -8,7 +8,7 @@ import { Effect } from "effect"
 import { parseArgs } from "node:util"
 import * as Setup from "../harness/Setup.ts"
 import * as Report from "./Report.ts"
-import { run } from "./Run.ts"
+import { type Outcome, run } from "./Run.ts"
 import { type TargetName, targetNames } from "./targets.ts"
 
 const { positionals, values } = parseArgs({
@@ -35,7 +35,7 @@ const program = Effect.gen(function*() {
   }
   for (const sentence of yield* Setup.setup) yield* say(sentence)
   const chosen = positionals.filter(isTarget)
-  const outcomes: Array<Report.Outcome> = []
+  const outcomes: Array<Outcome> = []
   for (const name of Report.runnable(chosen.length === 0 ? targetNames : chosen)) {
     yield* say(`${name}, seed ${seed}, ${seconds} seconds`)
     const outcome = yield* run(name, seed, seconds)

@@ -1,0 +1,276 @@
+/**
+ * The checker is pure, and it can fail: histories that must, each for its own reason, and those like them that must not.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { check } from "./Checker.ts"
+import type { Promises, Violation } from "./checks/Promises.ts"
+import { longestWait } from "./checks/Waits.ts"
+import { assemble, type Entry, type Fault, type History, merge, parse, type Write } from "./History.ts"
+
+const promises: Promises = { ttl: 2000, granularity: 0, deadWaiter: 0, commandTimeout: 1000, fifo: true }
+const limit = longestWait(promises)
+const stillThere = 1_000_000
+
+type Step = readonly [at: number, token: number, until: number]
+
+/** An attempt that held from `at` until `until`, and released. */
+const held = (a: number, asked: number, [at, token, until]: Step, key = "k"): ReadonlyArray<Entry> => [
+  { e: "asked", t: asked, a, key, layer: 0 },
+  { e: "held", t: at, a, token: String(token) },
+  { e: "left", t: until, a, how: "done" },
+  { e: "ended", t: until + 1, a, result: "released" }
+]
+
+const lost = (a: number, asked: number, [at, token, until]: Step): ReadonlyArray<Entry> => [
+  ...held(a, asked, [at, token, until]).slice(0, 2),
+  { e: "left", t: until, a, how: "interrupted" },
+  { e: "ended", t: until + 1, a, result: "lost" }
+]
+
+const stall = (from: number, to: number): Entry => ({ e: "stall", from, t: to })
+const bye: Entry = { e: "bye", t: stillThere }
+
+const history = (
+  logs: ReadonlyArray<ReadonlyArray<Entry>>,
+  more: {
+    readonly killed?: Readonly<Record<number, number>>
+    readonly faults?: ReadonlyArray<Fault>
+    readonly register?: ReadonlyArray<Write>
+  } = {}
+): History => {
+  const parts = logs.map((log, slot) => assemble({ name: `w${slot}`, slot, killed: more.killed?.[slot] }, log))
+  return {
+    workers: parts.map(({ worker }) => worker),
+    attempts: parts.flatMap(({ attempts }) => attempts),
+    faults: more.faults ?? [],
+    register: more.register ?? [],
+    healed: 0,
+    end: stillThere
+  }
+}
+
+const lawsOf = (one: History, what: Promises = promises): ReadonlyArray<Violation["law"]> =>
+  [...new Set(check(one, what).violations.map(({ law }) => law))].toSorted()
+
+const breaks = (one: History, ...laws: ReadonlyArray<Violation["law"]>) =>
+  assert.deepStrictEqual(lawsOf(one), laws.toSorted())
+
+describe("keeps every law", () => {
+  it("when one comes after the other", () =>
+    breaks(history([
+      [...held(1, 0, [10, 1, 20]), ...held(2, 25, [50, 3, 60]), bye],
+      [...held(1, 5, [30, 2, 40]), bye]
+    ])))
+
+  it("when two hold two keys at once", () =>
+    breaks(history([[...held(1, 0, [10, 1, 500]), bye], [...held(1, 0, [20, 1, 400], "other"), bye]])))
+})
+
+describe("exclusion", () => {
+  it("two at once", () =>
+    breaks(
+      history([[...held(1, 0, [10, 1, 30]), bye], [...held(1, 5, [29, 2, 40]), bye]]),
+      "exclusion",
+      "unreported loss"
+    ))
+
+  it("two at once, and the first was told too late", () =>
+    breaks(history([[...lost(1, 0, [10, 1, 30]), bye], [...held(1, 5, [29, 2, 40]), bye]]), "exclusion"))
+
+  it("is excused while the first stands still", () => {
+    const one = history([
+      [...lost(1, 0, [10, 1, 3010]), stall(100, 3000), bye],
+      [...held(1, 5, [2100, 2, 2200]), ...held(2, 2210, [2300, 3, 2400]), bye]
+    ])
+    breaks(one)
+    assert.strictEqual(check(one, promises).figures.frozen, 1)
+  })
+
+  it("is not excused by a stall that is over before", () =>
+    breaks(
+      history([[...lost(1, 0, [10, 1, 3010]), stall(100, 2000), bye], [...held(1, 5, [2100, 2, 2200]), bye]]),
+      "exclusion"
+    ))
+
+  it("is not excused by a stall that begins after", () =>
+    breaks(
+      history([[...lost(1, 0, [10, 1, 3010]), stall(2150, 3000), bye], [...held(1, 5, [2100, 2, 2200]), bye]]),
+      "exclusion"
+    ))
+
+  it("is excused for no longer than the stall", () =>
+    breaks(
+      history([[...lost(1, 0, [10, 1, 3500]), stall(100, 3000), bye], [...held(1, 5, [2100, 2, 2200]), bye]]),
+      "exclusion"
+    ))
+
+  it("a frozen process that is never told", () =>
+    breaks(
+      history([[...held(1, 0, [10, 1, 3010]), stall(100, 3000), bye], [...held(1, 5, [2100, 2, 2200]), bye]]),
+      "unreported loss"
+    ))
+
+  it("a holder that died does not hold any more", () =>
+    breaks(
+      history([held(1, 0, [10, 1, 20]).slice(0, 2), [...held(1, 5, [2100, 2, 2200]), bye]], { killed: { 0: 15 } })
+    ))
+
+  it("a holder that lived on when its key was given away, and was killed then", () =>
+    breaks(
+      history([held(1, 0, [10, 1, 20]).slice(0, 2), [...held(1, 5, [2100, 2, 2200]), bye]], { killed: { 0: 2150 } }),
+      "exclusion"
+    ))
+
+  it("a process that stopped itself, and was killed before it could tell", () =>
+    breaks(history(
+      [[...held(1, 0, [10, 1, 20]).slice(0, 2), { e: "stopping", t: 12 }], [...held(1, 5, [2100, 2, 2200]), bye]],
+      { killed: { 0: 2150 } }
+    )))
+
+  const wiped: Fault = { name: "wipe", kind: "server", forgets: "always", from: 50, to: 100 }
+
+  it("a server that forgot may give the key to another, until the ttl is over", () => {
+    const logs = [[...lost(1, 0, [10, 1, 1500]), bye], [...held(1, 5, [200, 2, 300]), bye]]
+    breaks(history(logs, { faults: [wiped] }))
+    breaks(history(logs, { faults: [{ ...wiped, forgets: undefined }] }), "exclusion")
+    breaks(
+      history([[...lost(1, 0, [10, 1, 4000]), bye], [...held(1, 5, [200, 2, 300]), bye]], { faults: [wiped] }),
+      "exclusion"
+    )
+  })
+
+  it("a server that forgot is no excuse for who could hear of it", () => {
+    const logs = [[...lost(1, 0, [10, 1, 1500]), bye], [...held(1, 5, [200, 2, 300]), bye]]
+    const restarted: Fault = { ...wiped, forgets: "unheard" }
+    const silence: Fault = { name: "silence", kind: "network", slot: 0, from: 20, to: 500 }
+    breaks(history(logs, { faults: [restarted] }), "exclusion")
+    breaks(history(logs, { faults: [restarted, { ...silence, slot: 1 }] }), "exclusion")
+    breaks(history(logs, { faults: [restarted, silence] }))
+  })
+
+  it("a success that undoes a success", () => {
+    const counted = (log: ReadonlyArray<Entry>, a: number, n: number): ReadonlyArray<Entry> => [
+      ...log.slice(0, 2),
+      { e: "read", t: log[1]?.e === "held" ? log[1].t : 0, a, n },
+      { e: "wrote", t: (log[1]?.e === "held" ? log[1].t : 0) + 5, a, n: n + 1 },
+      ...log.slice(2)
+    ]
+    const first = counted(held(1, 0, [10, 1, 20]), 1, 0)
+    breaks(history([[...first, bye], [...counted(held(1, 5, [30, 2, 40]), 1, 1), bye]]))
+    breaks(history([[...first, bye], [...counted(held(1, 5, [30, 2, 40]), 1, 0), bye]]), "lost update")
+    breaks(history([[...first, bye], [...counted(lost(1, 5, [30, 2, 40]), 1, 0), bye]]))
+  })
+})
+
+describe("fencing", () => {
+  it("a token that is smaller than one before", () =>
+    breaks(history([[...held(1, 0, [10, 5, 20]), bye], [...held(1, 5, [30, 4, 40]), bye]]), "token order"))
+
+  it("a token that was there before", () =>
+    breaks(history([[...held(1, 0, [10, 5, 20]), bye], [...held(1, 5, [30, 5, 40]), bye]]), "token order"))
+
+  it("a grant that its process slept through is believed late, and then never for long", () =>
+    breaks(history([[stall(10, 3000), ...lost(1, 0, [3001, 1, 3005]), bye], [...held(1, 5, [2500, 2, 2600]), bye]])))
+
+  it("a register that took a smaller token", () =>
+    breaks(
+      history([[...held(1, 0, [10, 1, 20]), bye]], {
+        register: [{ at: 1, key: "k", token: 2n }, { at: 2, key: "other", token: 1n }, { at: 3, key: "k", token: 1n }]
+      }),
+      "register order"
+    ))
+
+  it("a register that refuses who holds the key, and is never told of a loss", () => {
+    const refused: Entry = { e: "refused", t: 15, a: 1 }
+    breaks(history([[...held(1, 0, [10, 1, 20]), refused, bye]]), "register refused a holder")
+    breaks(history([[...lost(1, 0, [10, 1, 20]), refused, bye]]))
+  })
+})
+
+describe("waits", () => {
+  it("a key that nobody holds, and somebody waits for", () => {
+    const one = history([[...held(1, 0, [10, 1, 20]), bye], [...held(1, 5, [limit + 100, 2, limit + 200]), bye]])
+    breaks(one, "stuck")
+    assert.strictEqual(check(one, promises).figures.longestGap, limit + 80)
+  })
+
+  it("is excused while a fault of the waiter lasts, and not by one of somebody else", () => {
+    const logs = [[...held(1, 0, [10, 1, 20]), bye], [...held(1, 5, [limit + 100, 2, limit + 200]), bye]]
+    const fault: Fault = { name: "silence", kind: "network", slot: 1, from: 30, to: 1000 }
+    breaks(history(logs, { faults: [fault] }))
+    breaks(history(logs, { faults: [{ ...fault, slot: undefined }] }))
+    breaks(history(logs, { faults: [{ ...fault, slot: 0 }] }), "stuck")
+  })
+
+  it("a process that stands still does not hold the key against the others", () =>
+    breaks(
+      history([
+        [...lost(1, 0, [10, 1, limit * 2]), stall(15, limit * 2), bye],
+        [...held(1, 5, [limit + 100, 2, limit + 200]), bye]
+      ]),
+      "stuck"
+    ))
+
+  it("nobody waits for one who came late", () =>
+    breaks(history([[...held(1, 0, [10, 1, 20]), bye], [...held(1, limit, [limit + 100, 2, limit + 200]), bye]])))
+
+  it("somebody who never ends", () => breaks(history([[{ e: "asked", t: 0, a: 1, key: "k", layer: 0 }]]), "stuck"))
+
+  it("somebody who died waiting does not wait", () =>
+    breaks(history([[{ e: "asked", t: 0, a: 1, key: "k", layer: 0 }]], { killed: { 0: 10 } })))
+
+  it("one whom the others pass by again and again", () => {
+    const others = Array.from({ length: 60 }, (_, i) => held(i + 1, i * 1000, [i * 1000 + 10, i + 1, i * 1000 + 900]))
+    breaks(
+      history([[...others.flat(), bye], [...held(1, 5, [60_100, 100, 60_200]), bye]]),
+      "first come, first served",
+      "starved"
+    )
+  })
+})
+
+describe("the line", () => {
+  // The third comes last and is served second.
+  const overtaken = [
+    [...held(1, 0, [10, 1, 1000]), bye],
+    [...held(1, 100, [1200, 3, 1300]), bye],
+    [...held(1, 600, [1050, 2, 1100]), bye]
+  ]
+
+  it("one who comes later and is served before", () => {
+    breaks(history(overtaken), "first come, first served")
+    assert.deepStrictEqual(lawsOf(history(overtaken), { ...promises, fifo: false }), [])
+  })
+
+  it("is judged only where nothing was disturbed", () => {
+    breaks(history(overtaken, { faults: [{ name: "cut", kind: "network", slot: 1, from: 200, to: 300 }] }))
+    breaks(history([...overtaken, [stall(400, 500), bye]]))
+  })
+
+  it("of two who come at once either may be first", () =>
+    breaks(history([
+      [...held(1, 0, [10, 1, 1000]), bye],
+      [...held(1, 100, [1200, 3, 1300]), bye],
+      [...held(1, 150, [1050, 2, 1100]), bye]
+    ])))
+
+  it("whoever stands behind others of its own process comes when they are done", () =>
+    breaks(history([
+      [...held(1, 0, [10, 1, 1000]), ...held(2, 20, [1150, 3, 1200]), bye],
+      [...held(1, 500, [1050, 2, 1100]), bye]
+    ])))
+})
+
+describe("a log", () => {
+  it("that a kill cut short", () => {
+    const lines = held(1, 0, [10, 1, 20]).map((entry) => JSON.stringify(entry)).join("\n")
+    assert.strictEqual(parse(lines).length, 3)
+    assert.strictEqual(parse(`${lines}\n`).length, 4)
+  })
+
+  it("joins stalls that nearly touch", () =>
+    assert.deepStrictEqual(
+      merge([{ from: 50, to: 60 }, { from: 0, to: 30 }, { from: 200, to: 300 }]),
+      [{ from: 0, to: 60 }, { from: 200, to: 300 }]
+    ))
+})
