@@ -125,10 +125,14 @@ export const ballot = (
     const last = sorted[missing - 1] ?? Number.POSITIVE_INFINITY
     return Number.isFinite(last) ? last : -1
   }
+  /** Whether another has it, or nobody: further votes are waited for as long as they can tell. */
   const refuse = (): Step => {
     const largest = Math.max(0, ...holders.values())
+    const isHeld = largest >= needed
     const isTie = largest + votes.pending() + votes.away() < needed
-    return decide({ _tag: "Refused", isTie, freeInMillis: freeInMillis() })
+    return isHeld || isTie || votes.pending() === 0
+      ? decide({ _tag: "Refused", isTie, freeInMillis: freeInMillis() })
+      : open
   }
 
   const count = (raised: Tally, token: bigint, now: bigint): Step => {

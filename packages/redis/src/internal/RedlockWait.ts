@@ -72,7 +72,7 @@ export const tryAcquire = Effect.fnUntraced(
     let taken = yield* reach(means, attempt)
     for (let ties = 0; taken._tag === "Refused" && taken.isTie && ties < maxTies; ties++) {
       yield* afterTie(ties)
-      taken = yield* reach(means, attempt, means.rounds.leader())
+      taken = yield* reach(means, attempt)
     }
     return taken._tag === "Granted" ? Option.some(taken.grant) : Option.none()
   }
