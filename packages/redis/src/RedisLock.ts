@@ -22,6 +22,19 @@ import type * as RedisDriver from "./internal/RedisDriver.ts"
 import * as RedisTarget from "./internal/RedisTarget.ts"
 
 /**
+ * How many replicas must have a lock before it is given out, and how long they may take.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WaitReplicas {
+  /** At least 1. */
+  readonly count: number
+  /** Default: 1 second. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/**
  * What a backend does with a connection, whoever opened it.
  *
  * @category models
@@ -32,6 +45,12 @@ export interface ClientOptions {
   readonly keyPrefix?: string | undefined
   /** The longest wait for one answer of the server, and never more than the ttl. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
+  /**
+   * A lock is given out only when so many replicas have it too; otherwise it is given back, and the attempt fails. It
+   * makes the loss of locks in a fail-over less likely, and does not exclude it: another replica may become the master.
+   * Default: nothing is waited for.
+   */
+  readonly waitReplicas?: WaitReplicas | undefined
 }
 
 /**
@@ -78,16 +97,25 @@ export const name = backendName
 const badOptions = (detail: string) =>
   new LockBackendError({ backend: name, operation: "connect", reason: "Options", detail })
 
-const timeoutOf = (options: ClientOptions): Effect.Effect<Duration.Duration, LockBackendError> => {
-  const timeout = Option.filter(
-    Duration.fromInput(options.commandTimeout ?? "5 seconds"),
-    (timeout) => Duration.isFinite(timeout) && Duration.toMillis(timeout) >= 1
+const durationOf = (name: string, input: Duration.Input): Effect.Effect<Duration.Duration, LockBackendError> => {
+  const duration = Option.filter(
+    Duration.fromInput(input),
+    (duration) => Duration.isFinite(duration) && Duration.toMillis(duration) >= 1
   )
   return Effect.mapError(
-    Effect.fromOption(timeout),
-    () => badOptions("commandTimeout has to be a duration of a millisecond or more")
+    Effect.fromOption(duration),
+    () => badOptions(`${name} has to be a duration of a millisecond or more`)
   )
 }
+
+const timeoutOf = ({ commandTimeout = "5 seconds" }: ClientOptions) => durationOf("commandTimeout", commandTimeout)
+
+const demandOf = Effect.fnUntraced(function*({ waitReplicas }: ClientOptions) {
+  if (waitReplicas === undefined) return undefined
+  const { count, timeout = "1 second" } = waitReplicas
+  if (!Number.isInteger(count) || count < 1) return yield* badOptions("waitReplicas.count has to be 1 or more")
+  return { count, timeout: yield* durationOf("waitReplicas.timeout", timeout) }
+})
 
 const connectWith = Effect.fnUntraced(function*(
   driver: RedisDriver.Driver,
@@ -95,11 +123,13 @@ const connectWith = Effect.fnUntraced(function*(
   options: ClientOptions,
   commandTimeout: Duration.Duration
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
+  const waitReplicas = yield* demandOf(options)
   const client = yield* RedisClient.make(driver, { own, limitMillis: Duration.toMillis(commandTimeout) })
   return yield* RedisBackend.make(client, {
     isCluster: driver.isCluster,
     keyPrefix: options.keyPrefix ?? "",
-    commandTimeout
+    commandTimeout,
+    waitReplicas
   })
 })
 

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { TestClock } from "effect/testing"
 import * as RedisAttempts from "../src/internal/RedisAttempts.ts"
-import type { Failure, RedisClient, Request } from "../src/internal/RedisClient.ts"
+import type { Connection, Failure, Request } from "../src/internal/RedisClient.ts"
 import * as RedisScripts from "../src/internal/RedisScripts.ts"
 import * as RedisVerbs from "../src/internal/RedisVerbs.ts"
 
@@ -27,11 +27,10 @@ const ahead = 3_600_000_000
 const setup = (...outcomes: ReadonlyArray<Outcome>) => {
   let nanos = 1_000_000_000_000n
   const sent: Array<{ readonly command: string, readonly args: ReadonlyArray<string> }> = []
-  const client: RedisClient = {
-    keyPrefix: "",
+  const client: Connection = {
     connect: Effect.void,
     ready: Effect.void,
-    subscriber: Effect.die("not here"),
+    epoch: () => 1,
     now: () => nanos,
     send: (request: Request) =>
       Effect.suspend(() => {

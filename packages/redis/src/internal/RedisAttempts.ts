@@ -14,6 +14,8 @@ import { fenceMillis } from "./RedisScripts.ts"
 /** One attempt. */
 export interface Attempt {
   readonly owner: string
+  /** The lock itself, with what stands before it. */
+  readonly key: string
   /** The number of KEYS, the KEYS, and the first ARGV of every script, each for its own set of KEYS. */
   readonly all: ReadonlyArray<string>
   readonly lockAndFence: ReadonlyArray<string>
@@ -57,6 +59,7 @@ export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Atte
     const argv = [request.owner, `${ttlMillis}`, `${ttlMillis + fenceMillis}`]
     return {
       owner: request.owner,
+      key: lock,
       all: ["5", lock, line, waiters, fence, voidPrefix + request.owner, ...argv],
       lockAndFence: ["2", lock, fence, ...argv],
       lock: ["1", lock, ...argv],

@@ -6,7 +6,7 @@ import { LockBackendError } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import type { Answer, Failure, RedisClient } from "./RedisClient.ts"
+import type { Answer, Connection, Failure } from "./RedisClient.ts"
 import * as RedisError from "./RedisError.ts"
 import type { Script } from "./RedisScripts.ts"
 
@@ -45,7 +45,7 @@ const isTransient = (failure: Failure): boolean =>
   failure._tag === "NotConnected" ||
   (failure._tag === "Failed" && RedisError.reasonOf(failure.cause) === "Unreachable")
 
-const send = (client: RedisClient, call: Call, limit: bigint, command: string, script: string) =>
+const send = (client: Connection, call: Call, limit: bigint, command: string, script: string) =>
   client.send({
     command,
     args: (sentAt) => [script, ...call.common, ...(call.args?.(sentAt) ?? [])],
@@ -54,7 +54,7 @@ const send = (client: RedisClient, call: Call, limit: bigint, command: string, s
   })
 
 /** EVALSHA, or EVAL when the server does not have the script: it may have been restarted or flushed at any time. */
-const once = (client: RedisClient, call: Call, limit: bigint): Effect.Effect<Answer, Failure> =>
+const once = (client: Connection, call: Call, limit: bigint): Effect.Effect<Answer, Failure> =>
   Effect.catch(
     send(client, call, limit, "evalsha", call.script.sha1),
     (failure) =>
@@ -63,7 +63,7 @@ const once = (client: RedisClient, call: Call, limit: bigint): Effect.Effect<Ans
         : Effect.fail(failure)
   )
 
-const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first: Failure, until: bigint) {
+const again = Effect.fnUntraced(function*(client: Connection, call: Call, first: Failure, until: bigint) {
   let last = first
   while (true) {
     if (last._tag === "Failed") yield* Effect.sleep(pause)
@@ -80,7 +80,7 @@ const again = Effect.fnUntraced(function*(client: RedisClient, call: Call, first
 })
 
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */
-export const run = (client: RedisClient, call: Call): Effect.Effect<Answer, LockBackendError> =>
+export const run = (client: Connection, call: Call): Effect.Effect<Answer, LockBackendError> =>
   Effect.suspend(() => {
     const until = client.now() + call.limit
     return Effect.catch(once(client, call, call.limit), (failure) => again(client, call, failure, until))

@@ -45,6 +45,8 @@ export interface Connection {
   readonly ready: Effect.Effect<void, Failure>
   /** Writes one command now. Interruption does not take it back. */
   readonly send: (request: Request) => Effect.Effect<Answer, Failure>
+  /** How many times it was opened. */
+  readonly epoch: () => number
   /** `Clock.monotonicTimeNanos` */
   readonly now: () => bigint
 }
@@ -53,6 +55,10 @@ export interface Connection {
 export interface RedisClient extends Connection {
   /** What the driver puts before every key. We do so ourselves, because our keys are derived from one another. */
   readonly keyPrefix: string
+  /** The server that has a key now, and how to open another connection to it. */
+  readonly masterOf: (
+    key: string
+  ) => Effect.Effect<{ readonly name: string, readonly open: Effect.Effect<Connection, never, Scope.Scope> }, Failure>
   /** A connection for messages, which ends when it breaks. Each time perhaps to another node. */
   readonly subscriber: Effect.Effect<Subscriber, Failure, Scope.Scope>
 }
@@ -66,6 +72,8 @@ const ignore = () => {}
 
 const notConnected = (cause: unknown) => Effect.fail<Failure>({ _tag: "NotConnected", cause })
 
+const unknownNode = notConnected(new Error("no node of the cluster is known"))
+
 const connection = Effect.fnUntraced(function*(
   driver: Driver,
   own: boolean
@@ -75,6 +83,7 @@ const connection = Effect.fnUntraced(function*(
   const deadlines = yield* Deadlines.make
   const events: EventEmitter = driver
   const change = Latch.makeUnsafe(false)
+  let epoch = 0
   /** Why there is no connection now. */
   let trouble: unknown
   /** What went wrong since `connect`, also if there is a connection in spite of it. */
@@ -83,6 +92,7 @@ const connection = Effect.fnUntraced(function*(
   let sentinel: unknown
 
   const onReady = () => {
+    epoch++
     trouble = undefined
     sentinel = undefined
     change.openUnsafe()
@@ -157,7 +167,7 @@ const connection = Effect.fnUntraced(function*(
       return Effect.sync(() => deadlines.remove(deadline))
     })
 
-  return { connect, ready: Effect.andThen(start, untilReady), send, now }
+  return { connect, ready: Effect.andThen(start, untilReady), send, epoch: () => epoch, now }
 })
 
 /** A connection for messages over a driver of our own. */
@@ -182,10 +192,18 @@ export const make = Effect.fnUntraced(function*(
   let turn = 0
   const subscriber = Effect.suspend(() => {
     const other = RedisDriver.forMessages(driver, turn++, options.limitMillis)
-    return other === undefined ? notConnected(new Error("no node of the cluster is known")) : messages(other)
+    return other === undefined ? unknownNode : messages(other)
   })
+  const masterOf: RedisClient["masterOf"] = (key) =>
+    Effect.suspend(() => {
+      const master = RedisDriver.masterOf(driver, key)
+      if (master === undefined) return unknownNode
+      const { name, open } = master
+      return Effect.succeed({ name, open: Effect.suspend(() => connection(open(options.limitMillis), true)) })
+    })
   return {
     ...(yield* connection(driver, options.own)),
+    masterOf,
     keyPrefix: driver.options.keyPrefix ?? "",
     subscriber
   }

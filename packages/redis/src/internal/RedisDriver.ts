@@ -10,6 +10,7 @@ import type { ClusterOptions, RedisOptions } from "ioredis"
 import { Cluster, Redis } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
 import type { Address } from "./RedisAddress.ts"
+import { slotOf } from "./RedisKeys.ts"
 
 /** A driver of either kind. */
 export type Driver = Redis | Cluster
@@ -123,4 +124,19 @@ export const forMessages = (driver: Driver, turn: number, limitMillis: number): 
     enableOfflineQueue: false,
     retryStrategy: null
   })
+}
+
+/** The server that has a key now, with a name of its own, and how to make another driver for it. */
+export const masterOf = (
+  driver: Driver,
+  key: string
+): { readonly name: string, readonly open: (limitMillis: number) => Redis } | undefined => {
+  const name = "slots" in driver ? driver.slots[slotOf(key)]?.[0] : ""
+  const node = "slots" in driver
+    ? driver.nodes("master").find(({ options }) => `${options.host}:${options.port}` === name)
+    : driver
+  if (name === undefined || node === undefined) return undefined
+  const open = (limitMillis: number) =>
+    node.duplicate({ ...settings(limitMillis), enableOfflineQueue: false, retryStrategy: pauseBefore })
+  return { name, open }
 }

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type { Attempt } from "./RedisAttempts.ts"
 import * as RedisCall from "./RedisCall.ts"
-import type { Answer, RedisClient } from "./RedisClient.ts"
+import type { Answer, Connection } from "./RedisClient.ts"
 import type { Scripts } from "./RedisScripts.ts"
 import { Code, fenceMillis } from "./RedisScripts.ts"
 import * as RedisServer from "./RedisServer.ts"
@@ -71,7 +71,7 @@ const granted = (attempt: Attempt, sentAt: bigint, token: string): Effect.Effect
 const micros = (nanos: bigint): number => Number(nanos) / 1000
 
 /** `clockAhead`: the server's clock minus our monotonic one, in µs. */
-export const make = (client: RedisClient, scripts: Scripts, clockAhead: number): Verbs => {
+export const make = (client: Connection, scripts: Scripts, clockAhead: number): Verbs => {
   let ahead = clockAhead
 
   const take = (attempt: Attempt, place?: Place, stale = 0): Effect.Effect<Taken, LockBackendError> => {
