@@ -1,7 +1,7 @@
-import { LockBackend } from "@dlock/core"
+import { Lock, LockBackend } from "@dlock/core"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Deferred, Effect, Layer, Option, Redacted } from "effect"
+import { ConfigProvider, Context, Deferred, Duration, Effect, Layer, Option, Redacted } from "effect"
 import {
   aclOf,
   attempt,
@@ -75,6 +75,32 @@ layer(ZooKeeper.layer({ settings: ["enforceQuota=true"] }), { excludeTestService
           yield* client.release(request)
         }))
     })
+
+    it.effect("by the layer and by the configuration, which mean the same locks", () =>
+      Effect.gen(function*() {
+        const { servers } = yield* ZooKeeper
+        const environment = ConfigProvider.fromEnvRecord({
+          DLOCK_ZOOKEEPER_SERVERS: servers.join(","),
+          DLOCK_ZOOKEEPER_SESSION_TIMEOUT: "6s",
+          DLOCK_ZOOKEEPER_PREFIX: "/configured"
+        })
+        const configured = Context.get(
+          yield* Layer.build(ZooKeeperLock.layerConfig()).pipe(
+            Effect.provideService(ConfigProvider.ConfigProvider, environment)
+          ),
+          Lock
+        )
+        const direct = Context.get(yield* Layer.build(ZooKeeperLock.layer({ servers, prefix: "/configured" })), Lock)
+        const key = freshKey()
+        const inside = configured.withLock(key, direct.withLockIfAvailable(key, Effect.succeed("both")))
+        assert.isTrue(Option.isNone(yield* inside), "each excludes the other")
+        assert.deepStrictEqual(yield* direct.withLockIfAvailable(key, Effect.succeed("free")), Option.some("free"))
+        const lease = yield* configured.acquire(key)
+        const remaining = Duration.toMillis(yield* lease.remaining)
+        assert.isTrue(remaining > 2000 && remaining <= 6000, "the ttl is the session's timeout")
+        const refused = yield* Effect.flip(direct.withLock("a//b", Effect.void))
+        assert.strictEqual(refused._tag, "InvalidLockRequest")
+      }))
 
     it.effect("an error that the driver has no name for is an error of the verb, and of nothing else", () =>
       Effect.gen(function*() {

@@ -134,6 +134,38 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
       yield* client.release(later)
     }))
 
+  it.effect(
+    "what a stopped server has not read yet, and what was not sent for that reason, leaves nothing",
+    () =>
+      Effect.gen(function*() {
+        const { bare, nodes: [node], servers } = yield* ZooKeeper
+        const client = yield* ZooKeeperLock.make({ servers, prefix: "/stopped", sessionTimeout: "8 seconds" })
+        // More than the buffers between the two can take.
+        const requests = Array.from({ length: 8000 }, () => attempt(freshKey().padEnd(1000, "x")))
+        yield* node?.pause ?? Effect.void
+        const asking = yield* Effect.forEach(requests, (request) => Effect.forkScoped(client.acquire(request)))
+        yield* Effect.sleep("500 millis")
+        yield* limit("interrupted attempts return at once")(Fiber.interruptAll(asking))
+        const givingBack = yield* Effect.forkScoped(
+          Effect.forEach(requests, (request) => Effect.retry(client.release(request), { times: 20 }), {
+            concurrency: "unbounded",
+            discard: true
+          })
+        )
+        yield* Effect.sleep("4 seconds")
+        yield* node?.resume ?? Effect.void
+        yield* limit("every give-back is answered")(Fiber.join(givingBack))
+        const left = Effect.map(
+          Effect.forEach(requests, ({ key }) => childrenOf(bare, `/stopped/${key}`), { concurrency: 500 }),
+          (all) => all.flat().length
+        )
+        assert.strictEqual(yield* left, 0, "nothing is left")
+        yield* Effect.sleep("500 millis")
+        assert.strictEqual(yield* left, 0, "nothing comes later")
+      }),
+    { timeout: 60_000 }
+  )
+
   it.effect("a frame that is cut in the middle does not spoil the next connection", () =>
     Effect.gen(function*() {
       const { bare, servers: [server = ""] } = yield* ZooKeeper
