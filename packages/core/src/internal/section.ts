@@ -116,7 +116,7 @@ export const make = Effect.fnUntraced(function*(
     })
     return Effect.suspend(() =>
       holding.check(engine.watchdog.now()) && holding.doubtful
-        ? Effect.flatMap(Effect.ignore(Effect.raceFirst(holding.askRenewal, holding.lost)), () => conclude)
+        ? Effect.flatMap(Effect.exit(Effect.raceFirst(holding.askRenewal, holding.lost)), () => conclude)
         : conclude
     )
   }
@@ -168,12 +168,11 @@ export const make = Effect.fnUntraced(function*(
             const fiber = Effect.runForkWith(inner)(body, { uninterruptible: true })
             // The key is given back when the fiber has ended, and with it those that the program left behind.
             fiber.addObserver((exit) => {
-              const rest = ended !== undefined
-                ? finish(call, ended.holding, ended.exit)
-                : Exit.isFailure(exit)
-                ? abandon(call, Exit.failCause(exit.cause))
-                : undefined
-              if (rest !== undefined) Effect.runForkWith(inner)(rest, { uninterruptible: true })
+              if (ended === undefined && Exit.isSuccess(exit)) return
+              const rest = ended !== undefined ? finish(call, ended.holding, ended.exit) : Effect.asVoid(exit)
+              // Whatever throws in here, a tracer for example: the key is given back, and the caller is answered.
+              const sure = Effect.catchCause(rest, (cause) => abandon(call, Exit.failCause(cause)))
+              Effect.runForkWith(inner)(sure, { uninterruptible: true })
             })
             return call.run(fiber)
           })
