@@ -1,5 +1,6 @@
+import { Lock, LockBackend } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Context, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as FakeServer from "./FakeServer.ts"
 import { attempt, backendOf, expectSome, turns } from "./support.ts"
@@ -278,6 +279,54 @@ describe("the line", () => {
       assert.strictEqual((yield* backend.tryAcquire(attempt("key")))._tag, "None")
       assert.isTrue(yield* backend.release(second))
       assert.isUndefined(fake.holder("key"), "one release is enough")
+    }))
+
+  it.effect("fibers of one program that take turns need one connection, however many keys they contend for", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const lock = Context.get(
+        yield* Layer.build(
+          Layer.provide(Lock.layer, Layer.effect(LockBackend, backendOf(fake, { connectionLimit: 3 })))
+        ),
+        Lock
+      )
+      const sections = Array.from(
+        { length: 100 },
+        (_, i) => Effect.all([1, 2, 3].map(() => lock.withLock(`key/${i}`, turns)), { concurrency: "unbounded" })
+      )
+      yield* Effect.all(sections, { concurrency: "unbounded" })
+      assert.strictEqual(fake.sessions().length, 1)
+    }))
+
+  it.effect("a release that the server refuses is sent again", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const request = attempt("a")
+      expectSome(yield* backend.tryAcquire(request))
+      fake.fault = (sql) => sql.includes("RELEASE_LOCK") ? FakeServer.serverError(1317) : undefined
+      assert.strictEqual((yield* Effect.flip(backend.release(request))).reason, "Rejected")
+      assert.strictEqual((yield* backend.tryAcquire(attempt("a")))._tag, "None")
+      fake.fault = () => undefined
+      assert.isTrue(yield* backend.release(request))
+      expectSome(yield* backend.tryAcquire(attempt("a")))
+    }))
+
+  it.effect("nobody takes over a lock whose release was refused", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      const [first, second] = [attempt("a"), attempt("a")]
+      expectSome(yield* backend.tryAcquire(first))
+      fake.fault = (sql) => sql.includes("RELEASE_LOCK") ? FakeServer.serverError(1317) : undefined
+      const [released, grant] = yield* Effect.all([backend.release(first), backend.tryAcquire(second)], {
+        concurrency: 2
+      })
+      assert.isFalse(released, "the session was closed, and the lock with it")
+      expectSome(grant)
+      fake.fault = () => undefined
+      assert.isFalse(yield* backend.release(first))
+      assert.isTrue(yield* backend.release(second))
     }))
 
   it.effect("a try that comes together with the release gets the key", () =>

@@ -14,9 +14,12 @@ export interface Attempt {
   readonly seconds: number
   /**
    * `idle`: nothing is under way and nothing is held. `taking`: asked for without waiting. `waiting`: in the server's
-   * line. `held`: ours. `doubtful`: refused with an error that says nothing about the lock. `over`: given back or lost.
+   * line. `held`: ours. `doubtful`: refused with an error that says nothing about the lock. `releasing`: its
+   * RELEASE_LOCK stands in the queue of its session or is under way. `over`: given back or lost.
    */
-  stage: "idle" | "taking" | "waiting" | "held" | "doubtful" | "over"
+  stage: "idle" | "taking" | "waiting" | "held" | "doubtful" | "releasing" | "over"
+  /** It stood in the server's line, so there are probably others. */
+  waited: boolean
   /** The session that it is under way or held on. */
   session: Session | undefined
   /** The GET_LOCK under way, or the last one. */
@@ -33,9 +36,12 @@ export interface Attempt {
 export interface Attempts {
   readonly get: (owner: string) => Attempt | undefined
   readonly begin: (request: LockRequest, name: string, seconds: number) => Attempt
-  /** Somebody else in this program holds, takes or awaits the same name. */
-  readonly hasRival: (attempt: Attempt) => boolean
-  /** From here on `session` neither has the name for anybody else nor is asked for it. */
+  /**
+   * Somebody else in this program has the same name or awaits it, so it is not free now. Who releases it without having
+   * waited for it does not count.
+   */
+  readonly mustWait: (attempt: Attempt) => boolean
+  /** From here on the name is this attempt's on `session`. One that is being released there goes before it. */
   readonly bind: (attempt: Attempt, session: Session) => void
   readonly unbind: (attempt: Attempt) => void
   /** It is over, and nothing of it is left. */
@@ -45,7 +51,7 @@ export interface Attempts {
 /** `onVacant` learns of sessions on which nothing is left. */
 export const make = (onVacant: (session: Session) => void): Attempts => {
   const byOwner = new Map<string, Attempt>()
-  const rivals = new Map<string, number>()
+  const byName = new Map<string, Set<Attempt>>()
 
   const unbind = (attempt: Attempt): void => {
     const { name, session } = attempt
@@ -65,11 +71,10 @@ export const make = (onVacant: (session: Session) => void): Attempts => {
     }
     attempt.stage = "over"
     byOwner.delete(attempt.request.owner)
-    const left = (rivals.get(attempt.name) ?? 1) - 1
-    if (left === 0) {
-      rivals.delete(attempt.name)
-    } else {
-      rivals.set(attempt.name, left)
+    const rivals = byName.get(attempt.name)
+    rivals?.delete(attempt)
+    if (rivals?.size === 0) {
+      byName.delete(attempt.name)
     }
   }
 
@@ -81,6 +86,7 @@ export const make = (onVacant: (session: Session) => void): Attempts => {
         name,
         seconds,
         stage: "idle",
+        waited: false,
         session: undefined,
         ask: undefined,
         token: undefined,
@@ -95,10 +101,22 @@ export const make = (onVacant: (session: Session) => void): Attempts => {
         }
       }
       byOwner.set(request.owner, attempt)
-      rivals.set(name, (rivals.get(name) ?? 0) + 1)
+      const rivals = byName.get(name)
+      if (rivals === undefined) {
+        byName.set(name, new Set([attempt]))
+      } else {
+        rivals.add(attempt)
+      }
       return attempt
     },
-    hasRival: (attempt) => (rivals.get(attempt.name) ?? 0) > 1,
+    mustWait: (attempt) => {
+      for (const rival of byName.get(attempt.name) ?? []) {
+        if (rival !== attempt && (rival.waited || rival.stage !== "releasing")) {
+          return true
+        }
+      }
+      return false
+    },
     bind: (attempt, session) => {
       session.names.set(attempt.name, attempt)
       attempt.session = session

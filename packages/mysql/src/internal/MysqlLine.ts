@@ -12,7 +12,7 @@ import * as Result from "effect/Result"
 import type { Attempt, Attempts } from "./MysqlAttempt.ts"
 import type { Ask } from "./MysqlConnection.ts"
 import type { Control } from "./MysqlControl.ts"
-import { backendError, isDeadlock, isInterrupted, type MysqlError, toBackendError } from "./MysqlError.ts"
+import { backendError, closed, isDeadlock, isInterrupted, type MysqlError, toBackendError } from "./MysqlError.ts"
 import type { Tokens } from "./MysqlFencing.ts"
 import type { Session } from "./MysqlSession.ts"
 import type { Sessions } from "./MysqlSessions.ts"
@@ -21,6 +21,8 @@ import * as Sql from "./MysqlSql.ts"
 export interface Line {
   /** Complete when the attempt holds its lock. Fails when it can not, or when it was given back meanwhile. */
   readonly wait: (attempt: Attempt) => Effect.Effect<Session, LockBackendError>
+  /** Releases what the attempt holds or may hold on `session`, in the order of the session's statements. */
+  readonly release: (attempt: Attempt, session: Session) => Ask<string | null>
   /** Gives back an attempt that does not hold its lock yet, or may. `true` when it had it after all. */
   readonly leave: (attempt: Attempt) => Effect.Effect<boolean, MysqlError>
 }
@@ -70,6 +72,7 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
   const stand = (attempt: Attempt, session: Session): Effect.Effect<Result.Result<string | null, MysqlError>> =>
     Effect.suspend(() => {
       attempt.stage = "waiting"
+      attempt.waited = true
       control.enter(session)
       const ask = session.connection.askPatiently(
         Sql.wait(attempt.name, tokens.expression),
@@ -89,7 +92,24 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
     }
   })
 
+  const release = (attempt: Attempt, session: Session): Ask<string | null> => {
+    const { connection, names } = session
+    attempt.stage = "releasing"
+    return connection.ask(Sql.release(attempt.name), (exit) => {
+      if (Exit.isSuccess(exit) || !connection.isOpen()) {
+        attempts.finish(attempt)
+      } else if (names.get(attempt.name) === attempt) {
+        attempt.stage = "held"
+        attempt.release = undefined
+      } else {
+        // Who stands behind this release would take over a lock that was not given back.
+        connection.close(closed("a lock could not be released"))
+      }
+    })
+  }
+
   return {
+    release,
     wait: Effect.fnUntraced(function*(attempt) {
       let refusals = 0
       while (true) {
@@ -129,8 +149,7 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
       if (!session.connection.isOpen() || (stage === "taking" && attempt.session === undefined)) {
         return false
       }
-      const cell = yield* session.connection.ask(Sql.release(attempt.name)).settled
-      return cell === "1"
+      return (yield* release(attempt, session).settled) === "1"
     })
   }
 }

@@ -51,8 +51,8 @@ export const make = Effect.fnUntraced(
     }
 
     /**
-     * Takes the lock on the shared session if it is free: the session that has it then, or the attempt of this program
-     * that stands in the way, or neither.
+     * Takes the lock on the shared session if it is free; the session that has it then. The statements of a session are
+     * executed in order, so who comes while the lock is being released there stands right behind the release.
      */
     const take = Effect.fnUntraced(function*(attempt: Attempt) {
       for (let tries = 1;; tries++) {
@@ -61,8 +61,8 @@ export const make = Effect.fnUntraced(
           return yield* givenBack
         }
         const rival = session.names.get(attempt.name)
-        if (rival !== undefined) {
-          return { rival, session: undefined }
+        if (rival !== undefined && rival.stage !== "releasing") {
+          return undefined
         }
         attempts.bind(attempt, session)
         attempt.stage = "taking"
@@ -72,13 +72,13 @@ export const make = Effect.fnUntraced(
         )
         const result = yield* Effect.result(attempt.ask.await)
         if (Result.isSuccess(result)) {
-          return { rival: undefined, session: attempt.session }
+          return attempt.session
         }
         // A lock that is held elsewhere can look like a deadlock to a session that holds others, even without a wait.
         if (isDeadlock(result.failure)) {
           attempt.stage = "idle"
           attempts.unbind(attempt)
-          return { rival: undefined, session: undefined }
+          return undefined
         }
         // What was asked of a session that ended is not held; so it may be asked of another one.
         if (session.connection.isOpen() || result.failure.code === "DLOCK_STALLED" || tries === 3) {
@@ -150,17 +150,12 @@ export const make = Effect.fnUntraced(
         return begin(
           request,
           Effect.fnUntraced(function*(attempt) {
-            while (true) {
-              const { rival, session } = yield* take(attempt)
-              if (session !== undefined) {
-                return Option.some(yield* grant(attempt, session))
-              }
-              if (rival?.release === undefined) {
-                attempts.finish(attempt)
-                return Option.none()
-              }
-              yield* Effect.result(rival.release)
+            const session = yield* take(attempt)
+            if (session !== undefined) {
+              return Option.some(yield* grant(attempt, session))
             }
+            attempts.finish(attempt)
+            return Option.none()
           }),
           Option.match({ onNone: () => givenBack, onSome: (grant) => Effect.succeed(grant) })
         )
@@ -175,8 +170,8 @@ export const make = Effect.fnUntraced(
         return begin(
           request,
           Effect.fnUntraced(function*(attempt) {
-            // Who must wait for somebody of this program need not find that out.
-            const taken = attempts.hasRival(attempt) ? undefined : (yield* take(attempt)).session
+            // Who must wait for somebody of this program need not ask whether.
+            const taken = attempts.mustWait(attempt) ? undefined : yield* take(attempt)
             return yield* grant(attempt, taken ?? (yield* line.wait(attempt)))
           }),
           (grant) => Effect.succeed(grant)
@@ -196,21 +191,12 @@ export const make = Effect.fnUntraced(
         )
       })
 
-    const giveBackHeld = (attempt: Attempt, session: Session): Effect.Effect<boolean, LockBackendError> => {
-      const { connection } = session
-      const ask = connection.ask(Sql.release(attempt.name), (exit) => {
-        if (Exit.isSuccess(exit) || !connection.isOpen()) {
-          attempts.finish(attempt)
-        } else {
-          attempt.release = undefined
-        }
-      })
-      return Effect.catch(
-        Effect.map(ask.await, (cell) => cell === "1"),
+    const giveBackHeld = (attempt: Attempt, session: Session): Effect.Effect<boolean, LockBackendError> =>
+      Effect.catch(
+        Effect.map(line.release(attempt, session).await, (cell) => cell === "1"),
         // The session took everything it held with it.
-        (error) => connection.isOpen() ? Effect.fail(toBackendError("release", error)) : Effect.succeed(false)
+        (error) => session.connection.isOpen() ? Effect.fail(toBackendError("release", error)) : Effect.succeed(false)
       )
-    }
 
     // Goes on by itself, so that who asks a second time finds it under way.
     const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> => {
