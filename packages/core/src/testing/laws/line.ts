@@ -139,7 +139,7 @@ export const line: ReadonlyArray<Definition> = [
   {
     law: 6,
     name: "a waiter that does nothing with its turn holds up the line for its ttl",
-    needs: ["tenure lease", ({ tenure }) => tenure === "lease"],
+    needs: ["fifo and tenure lease", ({ fifo, tenure }) => fifo && tenure === "lease"],
     run: Effect.fnUntraced(
       function*({ a, attempt, b, expectFree, granularity, key, lineUp, minTtl, patience, take, within }) {
         const k = key()

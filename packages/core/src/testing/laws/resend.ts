@@ -56,13 +56,15 @@ export const resend: ReadonlyArray<Definition> = [
         const second = yield* Effect.forkScoped(b.acquire(waiter), { startImmediately: true })
         yield* settle
         const third = yield* lineUp(a, next)
+        const served = yield* Effect.forkScoped(Effect.andThen(Fiber.join(third), a.release(next)), {
+          startImmediately: true
+        })
         yield* a.release(holder)
         const one = yield* within(Fiber.join(first), patience, "a release lets the next in line have the key")
         const two = yield* within(Fiber.join(second), patience, "an acquire that was sent again is answered as well")
         assert.strictEqual(two.fencingToken, one.fencingToken, "both answers carry the same fencing token")
         assert.isTrue(yield* b.release(waiter), "the release of a key that was waited for answers true")
-        yield* within(Fiber.join(third), patience, "one release takes the whole attempt out of the line")
-        yield* a.release(next)
+        yield* within(Fiber.join(served), patience, "one release takes the whole attempt out of the line")
         yield* expectFree(k, "nothing is left of an attempt that asked twice")
       }
     )
