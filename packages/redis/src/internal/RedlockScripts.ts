@@ -29,15 +29,16 @@ local K, fence, void = KEYS[1], KEYS[2], KEYS[3]
 local value, ttl, fencePx, till, least = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local time = redis.call('TIME')
 if time[1] * 1000000 + time[2] > tonumber(till) then return {${Code.stale}, time} end
-local holder = redis.call('GET', K)
-if holder and holder ~= value then return {${Code.held}, redis.call('PTTL', K), holder} end
-if redis.call('EXISTS', void) == 1 then return {${Code.void}} end
-local last = redis.call('GET', fence)
-if holder and last then
-  redis.call('PEXPIRE', K, ttl)
-  redis.call('PEXPIRE', fence, fencePx)
-  return last
+if redis.call('EXISTS', K, void) > 0 then
+  local holder = redis.call('GET', K)
+  if holder and holder ~= value then return {${Code.held}, redis.call('PTTL', K), holder} end
+  if redis.call('EXISTS', void) == 1 then return {${Code.void}} end
+  if redis.call('PEXPIRE', fence, fencePx) == 1 then
+    redis.call('PEXPIRE', K, ttl)
+    return redis.call('GET', fence)
+  end
 end
+local last = redis.call('GET', fence)
 local token = least
 if last and not (#last == #least and last < least) then
   token = string.format('%.0f', math.max((tonumber(last) or 0) + 1, tonumber(least)))
