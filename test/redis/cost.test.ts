@@ -37,7 +37,7 @@ const makeLock = Effect.gen(function*() {
   return Context.get(yield* Layer.build(RedisLock.layer({ addrs: [server.addr] })), Lock)
 })
 
-layer(RedisServer.layer, { excludeTestServices: true, timeout: "2 minutes" })("what a lock costs", (it) => {
+layer(RedisServer.layerOwn, { excludeTestServices: true, timeout: "2 minutes" })("what a lock costs", (it) => {
   it.effect("an uncontended pair is two round trips", () =>
     Effect.gen(function*() {
       const lock = yield* makeLock

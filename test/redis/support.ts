@@ -17,13 +17,9 @@ import type { Server } from "../harness/Server.ts"
 export class RedisServer extends Context.Service<RedisServer, { readonly server: Server, readonly bare: Redis }>()(
   "test/redis/RedisServer"
 ) {
-  static readonly layer = Layer.effect(
-    RedisServer,
-    Effect.gen(function*() {
-      const server = yield* redis()
-      return { server, bare: yield* connect(server.port) }
-    })
-  )
+  static readonly layer = Layer.effect(RedisServer, Effect.flatMap(redis(), withDriver))
+  /** One that nobody else uses. */
+  static readonly layerOwn = Layer.effect(RedisServer, Effect.flatMap(redis({}), withDriver))
 }
 
 const closing = <D extends Redis | Cluster>(open: () => D) =>
@@ -43,6 +39,10 @@ export const connect = (port: number, password?: string) =>
 /** A bare driver of a cluster, closed with the scope. */
 export const connectCluster = (nodes: ReadonlyArray<Server>) =>
   closing(() => new Cluster(nodes.map(({ host, port }) => ({ host, port }))))
+
+function withDriver(server: Server) {
+  return Effect.map(connect(server.port), (bare) => ({ server, bare }))
+}
 
 let attempts = 0
 

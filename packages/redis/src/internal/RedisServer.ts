@@ -53,7 +53,8 @@ export const inspect = Effect.fnUntraced(function*(
   if (version !== undefined && Number.parseInt(version, 10) < 5) {
     return yield* unsupported(`Redis 5 or newer is needed, this is ${version}`)
   }
-  const mode = field(info, "redis_mode") ?? expected
+  // Valkey calls it by another name.
+  const mode = field(info, "redis_mode") ?? field(info, "server_mode") ?? expected
   if (mode !== expected) {
     const right = mode === "standalone" ? "single" : mode
     return yield* unsupported(`the server runs in ${mode} mode, so the option "mode" has to be "${right}"`)
