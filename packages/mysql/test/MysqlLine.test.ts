@@ -249,6 +249,46 @@ describe("the line", () => {
       assert.strictEqual(fake.sessions().length, before)
     }))
 
+  it.effect("an acquire that is given back while it goes on fails, and its connection is used again", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended
+      const opening = attempt("key")
+      const first = yield* start(Effect.flip(backend.acquire(opening)))
+      // Until the connection for the wait is there, or is being made.
+      while (fake.sessions().length < 3) yield* Effect.yieldNow
+      assert.isFalse(yield* backend.release(opening))
+      assert.include((yield* Fiber.join(first)).message, "given back")
+      const later = attempt("key")
+      const second = yield* start(Effect.flip(backend.acquire(later)))
+      yield* turns
+      fake.endWait("key", null)
+      yield* turns
+      assert.isFalse(yield* backend.release(later), "between two waits")
+      yield* TestClock.adjust("1 seconds")
+      assert.include((yield* Fiber.join(second)).message, "given back")
+      assert.strictEqual(fake.waiters("key"), 0)
+      yield* TestClock.adjust("1 minutes")
+      yield* turns
+      assert.strictEqual(fake.sessions().length, 1, "whoever holds nothing is closed in the end")
+    }))
+
+  it.effect("an acquire that is given back before it was sent fails", () =>
+    Effect.gen(function*() {
+      const fake = FakeServer.make()
+      const backend = yield* backendOf(fake)
+      expectSome(yield* backend.tryAcquire(attempt("a")))
+      const [session] = fake.sessions()
+      assert(session)
+      session.frozen = true
+      yield* start(backend.tryAcquire(attempt("b")))
+      yield* turns
+      const request = attempt("c")
+      const queued = yield* start(Effect.flip(backend.acquire(request)))
+      yield* turns
+      assert.isFalse(yield* backend.release(request))
+      assert.include((yield* Fiber.join(queued)).message, "given back")
+    }))
+
   it.effect("a session that ends while a lease is given back answers false, and is no loss", () =>
     Effect.gen(function*() {
       const fake = FakeServer.make()

@@ -27,7 +27,9 @@ export interface Attempt {
   token: bigint | undefined
   /** What the request that is under way comes to, if it was sent again meanwhile. */
   outcome: Deferred.Deferred<Grant, LockBackendError> | undefined
-  /** The give-back. Once there is one, nothing is asked for any more. */
+  /** It was given back, whether that is done or not; nothing is asked for any more. */
+  voided: boolean
+  /** The give-back, as long as it may succeed. */
   release: Effect.Effect<boolean, LockBackendError> | undefined
   /** Forgets it, and tells its owner why. */
   readonly lose: (reason: LossReason) => void
@@ -91,9 +93,10 @@ export const make = (onVacant: (session: Session) => void): Attempts => {
         ask: undefined,
         token: undefined,
         outcome: undefined,
+        voided: false,
         release: undefined,
         lose: (reason) => {
-          const wanted = attempt.stage === "held" && attempt.release === undefined
+          const wanted = attempt.stage === "held" && !attempt.voided
           finish(attempt)
           if (wanted) {
             request.onLost(reason)

@@ -22,7 +22,7 @@ export interface Ask<A> {
   readonly await: Effect.Effect<A, MysqlError>
   /** The answer, however long it takes: the connection answers or ends. */
   readonly settled: Effect.Effect<A, MysqlError>
-  /** Takes it back if it was not sent yet; then it never will be. */
+  /** Takes it back if it was not sent yet; then it never will be, and who waits for the answer fails. */
   readonly withdraw: () => boolean
 }
 
@@ -83,8 +83,6 @@ const cell = (answer: Answer, row: number): Exit.Exit<string | null, MysqlError>
     : Exit.fail(senseless("the server gave a value that is no text"))
 }
 
-const whole = (answer: Answer): Exit.Exit<Answer, MysqlError> => Exit.succeed(answer)
-
 export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.Duration, listeners: Listeners) {
   const clock = yield* Clock.Clock
   const fork = Effect.runForkWith(yield* Effect.context<never>())
@@ -118,17 +116,24 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     return Effect.void
   })
 
+  /** What goes out next. What was withdrawn is left out. */
   const next = (): ReadonlyArray<Entry> => {
-    const first = queue[0]
-    if (first === undefined) {
-      return []
-    }
-    if (first.kind !== "expression" || first.alone) {
+    const entries: Array<Entry> = []
+    while (entries.length < longest) {
+      const entry = queue[0]
+      const isAlone = entry?.kind !== "expression" || entry.alone
+      if (entry === undefined || (isAlone && entries.length > 0)) {
+        break
+      }
       queue.shift()
-      return [first]
+      if (entry.state === "queued") {
+        entries.push(entry)
+        if (isAlone) {
+          break
+        }
+      }
     }
-    const others = queue.findIndex((entry) => entry.kind !== "expression" || entry.alone)
-    return queue.splice(0, Math.min(longest, others === -1 ? queue.length : others))
+    return entries
   }
 
   const pump = (): void => {
@@ -187,7 +192,7 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     }
     open = false
     watch?.interruptUnsafe()
-    const missing = [...underway, ...queue]
+    const missing = [...underway, ...queue].filter((entry) => entry.state !== "settled")
     underway = []
     queue = []
     listeners.onClose(error)
@@ -257,8 +262,9 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
         if (entry.state !== "queued") {
           return false
         }
-        queue = queue.filter((other) => other !== entry)
         entry.state = "settled"
+        answer = Exit.fail(closed("it was taken back"))
+        entry.notify()
         return true
       }
     }
@@ -270,7 +276,7 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     id: wire.threadId,
     ask: (expression, onAnswer) => enqueue(expression, "expression", cell, onAnswer),
     askPatiently: (expression, onAnswer) => enqueue(expression, "patient", cell, onAnswer),
-    run: (sql) => enqueue(sql, "statement", whole),
+    run: (sql) => enqueue(sql, "statement", Exit.succeed),
     answeredFrom: () => answeredFrom,
     isOpen: () => open,
     isStalled: () => overdue,

@@ -114,16 +114,17 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
       let refusals = 0
       while (true) {
         const session = yield* own(attempt)
-        if (attempt.release !== undefined) {
+        if (attempt.voided) {
+          attempts.unbind(attempt)
           return yield* givenBack
         }
         const start = yield* Clock.monotonicTimeNanos
         const result = yield* stand(attempt, session)
+        if (attempt.voided) {
+          return yield* givenBack
+        }
         if (attempt.stage === "held") {
           return session
-        }
-        if (attempt.release !== undefined) {
-          return yield* givenBack
         }
         const error = Result.isFailure(result) ? result.failure : undefined
         if (error !== undefined && (attempt.stage === "doubtful" || error.code === "DLOCK_DESERTED")) {
@@ -139,7 +140,11 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
     }),
     leave: Effect.fnUntraced(function*(attempt) {
       const { ask, session, stage } = attempt
-      if (ask === undefined || session === undefined || stage === "idle" || ask.withdraw()) {
+      if (ask === undefined || session === undefined || stage === "idle") {
+        return false
+      }
+      if (ask.withdraw()) {
+        control.leave(session)
         return false
       }
       if (stage === "waiting") {

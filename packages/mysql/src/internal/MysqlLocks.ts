@@ -3,7 +3,7 @@
  */
 import type { Grant, LockBackend, LockBackendError, LockRequest } from "@dlock/core"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -57,7 +57,7 @@ export const make = Effect.fnUntraced(
     const take = Effect.fnUntraced(function*(attempt: Attempt) {
       for (let tries = 1;; tries++) {
         const session = yield* sessions.shared(attempt.seconds)
-        if (attempt.release !== undefined) {
+        if (attempt.voided) {
           return yield* givenBack
         }
         const rival = session.names.get(attempt.name)
@@ -71,6 +71,9 @@ export const make = Effect.fnUntraced(
           (exit) => onTaken(attempt, session, exit)
         )
         const result = yield* Effect.result(attempt.ask.await)
+        if (attempt.voided) {
+          return yield* givenBack
+        }
         if (Result.isSuccess(result)) {
           return attempt.session
         }
@@ -105,7 +108,7 @@ export const make = Effect.fnUntraced(
     const again = (attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
       Effect.suspend(() => {
         const { session } = attempt
-        if (attempt.release !== undefined) {
+        if (attempt.voided) {
           return givenBack
         }
         if (attempt.stage !== "held" || session === undefined || attempt.token === undefined) {
@@ -222,7 +225,7 @@ export const make = Effect.fnUntraced(
         )
       )
       return Effect.timeoutOrElse(Deferred.await(result), {
-        duration: patience,
+        duration: Duration.min(patience, Duration.seconds(attempt.seconds)),
         orElse: () => Effect.fail(toBackendError("release", stalled()))
       })
     }
@@ -234,6 +237,7 @@ export const make = Effect.fnUntraced(
         if (attempt === undefined) {
           return Effect.succeed(false)
         }
+        attempt.voided = true
         attempt.release ??= attempt.stage === "held" && attempt.session !== undefined
           ? giveBackHeld(attempt, attempt.session)
           : giveBack(attempt)

@@ -102,9 +102,7 @@ const sample = 64
  */
 const probe = (session: Session, asking: Attempt, now: bigint): Ask<string | null> => {
   const { connection } = session
-  const held = [...session.names.values()].filter((attempt) =>
-    attempt.stage === "held" && attempt.release === undefined
-  )
+  const held = [...session.names.values()].filter((attempt) => attempt.stage === "held")
   const from = session.probeAt % Math.max(1, held.length)
   const turn = [...held.slice(from), ...held.slice(0, from)].slice(0, sample)
   session.probeAt = from + turn.length
