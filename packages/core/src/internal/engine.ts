@@ -14,7 +14,7 @@ import { type Call, longestGoodbye } from "./call.ts"
 import { Holding } from "./holding.ts"
 import { enter, type Line, type Place } from "./line.ts"
 import type { Plan } from "./plan.ts"
-import { Telemetry } from "./telemetry.ts"
+import { debug, Telemetry } from "./telemetry.ts"
 import { Alarm, Watchdog } from "./watchdog.ts"
 
 const firstRetry = 50
@@ -179,7 +179,7 @@ export class Engine {
     const now = this.watchdog.now()
     if (!holding.hold(now)) return this.startOver(call, holding, wait)
     call.granted(holding, now)
-    return Effect.succeed(holding)
+    return debug(() => `Lock "${holding.key}" is held by ${holding.owner}`, Effect.succeed(holding))
   }
 
   /** What was granted is over already. A waiter keeps its place in the local line for the next attempt. */
@@ -239,7 +239,7 @@ export class Engine {
       onSuccess: (ours) => {
         // The second answer to a release that was sent twice is "not ours", though it was.
         if (!ours && wasHeld && retryIn === firstRetry) this.telemetry.releasedLate()
-        return this.returned(holding)
+        return debug(() => `Lock "${holding.key}" is given back by ${holding.owner}`, this.returned(holding))
       },
       onFailure: (cause) => {
         this.telemetry.releaseFailed()

@@ -2,6 +2,7 @@
  * The state of one attempt to hold a key, from the asking to the giving back: when it was last confirmed, when it is to
  * be renewed, when it ends. Everything here is synchronous; the effects are in `engine.ts`.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -144,7 +145,13 @@ export class Holding extends Alarm implements LockRequest, Lease {
     if (this.renewing !== undefined || this.state !== "held") return
     this.slack = 0
     this.engine.watchdog.set(this, this.limit)
-    const fiber = this.engine.runFork(Effect.catch(this.askRenewal, (error) => Effect.logWarning(error.message)))
+    const fiber = this.engine.runFork(Effect.catchCause(this.askRenewal, (cause) => {
+      const error = Cause.findErrorOption(cause)
+      const message = `Lock "${this.key}" is not renewed yet`
+      return Option.isSome(error)
+        ? Effect.logWarning(`${message}: ${error.value.message}`)
+        : Effect.logWarning(message, cause)
+    }))
     if (fiber.pollUnsafe() !== undefined) return
     this.renewing = fiber
     fiber.addObserver(() => this.renewing = undefined)

@@ -2,11 +2,21 @@
  * What a `Lock` layer tells of itself: metrics by backend and outcome, never by key.
  */
 import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import type { LossReason } from "../LockError.ts"
 
 export type Outcome = "granted" | "held" | "timeout" | "reentry" | "failed" | "interrupted"
 export type Renewal = "renewed" | "refused" | "failed"
+
+/** A line for the ordinary, which is only written where somebody reads it, before what comes next. */
+export const debug = <A>(message: () => string, next: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.withFiber((fiber) =>
+    LogLevel.isGreaterThan(fiber.cache.minimumLogLevel, "Debug")
+      ? next
+      : Effect.andThen(Effect.logDebug(message()), next)
+  )
 
 // Milliseconds, from a hand-over inside one process to an hour.
 const boundaries = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000]
