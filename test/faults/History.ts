@@ -85,9 +85,6 @@ export interface History {
   readonly faults: ReadonlyArray<Fault>
   /** In the order in which the register took them. */
   readonly register: ReadonlyArray<Write>
-  /** When faults were over for good, and when everybody had had time to finish. */
-  readonly healed: number
-  readonly end: number
 }
 
 /** Stalls with less between them are one: a loop that wakes up has much to do. */

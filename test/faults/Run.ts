@@ -13,6 +13,8 @@ import type { Violation } from "./checks/Promises.ts"
 import { longestWait } from "./checks/Waits.ts"
 import * as Crews from "./Crew.ts"
 import { type Fault, type History, merge } from "./History.ts"
+import * as Leaks from "./Leaks.ts"
+import type { LeakFigures } from "./Leaks.ts"
 import { type Interval, now, watchStalls } from "./Monotonic.ts"
 import { rage } from "./Nemesis.ts"
 import * as Random from "./Random.ts"
@@ -28,6 +30,8 @@ export interface Outcome {
   /** How often each was done. */
   readonly faults: Readonly<Record<string, number>>
   readonly violations: ReadonlyArray<Violation>
+  /** What a process had before and after. */
+  readonly leaks: LeakFigures | undefined
   /** Where the logs are, if something was broken. */
   readonly kept?: string | undefined
 }
@@ -49,12 +53,12 @@ const folder = Effect.acquireRelease(
 export const cache = fileURLToPath(new URL("../../.cache/faults", import.meta.url))
 
 /** What was written down in a run that broke something is kept. */
-const keep = (from: string, outcome: Outcome, faults: ReadonlyArray<Fault>): Effect.Effect<Outcome> =>
+const keep = (from: string, name: string, faults: ReadonlyArray<Fault>): Effect.Effect<string> =>
   Effect.sync(() => {
-    const kept = Path.join(cache, `${outcome.target}-${outcome.seed}-${process.pid}`)
+    const kept = Path.join(cache, `${name}-${process.pid}`)
     Fs.cpSync(from, kept, { recursive: true })
     Fs.writeFileSync(Path.join(kept, "faults.json"), JSON.stringify(faults, undefined, 2))
-    return { ...outcome, kept }
+    return kept
   })
 
 /** The roads and the register are ours: while we stand still, everybody is cut off. */
@@ -89,61 +93,74 @@ const leftovers = Effect.fnUntraced(function*({ promises, residue }: Target) {
 const count = (faults: ReadonlyArray<Fault>): Record<string, number> =>
   Object.fromEntries([...Map.groupBy(faults, ({ name }) => name)].map(([name, all]) => [name, all.length]))
 
-/** Runs faults against one backend for so many seconds. */
-export const run = Effect.fnUntraced(function*(
-  name: TargetName,
-  seed: number,
-  seconds: number
-): Effect.fn.Return<Outcome, HarnessError> {
+/** How much is done. */
+export interface Plan {
+  readonly seed: number
+  readonly seconds: number
+  /** Acquire/release pairs, and faults, after which a process has no more than before. Zero pairs: not looked at. */
+  readonly pairs: number
+  readonly leakFaults: number
+}
+
+/** Runs faults against the servers of a target for so long, and judges what happened. */
+const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { seed, seconds }: Plan) {
+  const { promises } = target
+  const slots = target.workers ?? workers
+  const ways = yield* Effect.forEach(Array.from({ length: slots }), () => pave(target.servers))
+  const { stalls } = yield* ownStalls
+  const directory = yield* folder
+  const crew = yield* Crews.make(slots, directory, (slot, generation) => ({
+    connection: target.connection(ways[slot] ?? []),
+    layers: target.layers ?? 1,
+    ttl: promises.ttl,
+    seed: Random.seedOf(seed, `${name} ${slot}.${generation}`),
+    keys,
+    longKey,
+    fibers
+  }))
+  const started = yield* eventually(crew.areReady, longestStart)
+  yield* Effect.sleep(calm)
+  const random = Random.make(Random.seedOf(seed, name))
+  const faults = yield* rage({ target, crew, ways, random }, seconds * 1000)
+  yield* Effect.sleep(calm)
+  yield* crew.quit(2 * longestWait(promises))
+  const history: History = {
+    ...crew.record(),
+    faults: [
+      ...faults,
+      ...merge(stalls).map((stall): Fault => ({ ...stall, name: "the run stood still", kind: "network" }))
+    ],
+    register: crew.register
+  }
+  const { figures, violations } = check(history, promises)
+  const left = yield* leftovers(target)
+  const all: ReadonlyArray<Violation> = [
+    ...violations,
+    ...left.map((text): Violation => ({ law: "residue", text })),
+    ...crew.crashes().map((text): Violation => ({ law: "crash", text })),
+    ...nothingHappened(started, figures)
+  ]
+  const kept = all.length === 0 ? undefined : yield* keep(directory, `${name}-${seed}`, history.faults)
+  return { figures: { ...figures, faults: faults.length }, faults: count(faults), violations: all, kept }
+}, Effect.scoped)
+
+/** Runs everything against one backend. */
+export const run = Effect.fnUntraced(function*(name: TargetName, plan: Plan): Effect.fn.Return<Outcome, HarnessError> {
   return yield* Effect.scoped(Effect.gen(function*() {
     const target = yield* targets[name]
-    const { promises } = target
-    const slots = target.workers ?? workers
-    const ways = yield* Effect.forEach(Array.from({ length: slots }), () => pave(target.servers))
-    const { stalls } = yield* ownStalls
-    const directory = yield* folder
-    const crew = yield* Crews.make(slots, directory, (slot, generation) => ({
-      connection: target.connection(ways[slot] ?? []),
-      layers: target.layers ?? 1,
-      ttl: promises.ttl,
-      seed: Random.seedOf(seed, `${name} ${slot}.${generation}`),
-      keys,
-      longKey,
-      fibers
-    }))
-    const started = yield* eventually(crew.areReady, longestStart)
-    yield* Effect.sleep(calm)
-    const random = Random.make(Random.seedOf(seed, name))
-    const faults = yield* rage({ target, crew, ways, random }, seconds * 1000)
-    const healed = now()
-    yield* Effect.sleep(calm)
-    yield* crew.quit(2 * longestWait(promises))
-    const history: History = {
-      ...crew.record(),
-      faults: [
-        ...faults,
-        ...merge(stalls).map((stall): Fault => ({ ...stall, name: "the run stood still", kind: "network" }))
-      ],
-      register: crew.register,
-      healed,
-      end: now()
-    }
-    const { figures, violations } = check(history, promises)
-    const left = yield* leftovers(target)
-    const outcome: Outcome = {
+    const harmed = yield* harm(name, target, plan)
+    const random = Random.make(Random.seedOf(plan.seed, `${name} leaks`))
+    const leaks = plan.pairs === 0
+      ? { figures: undefined, violations: [] }
+      : yield* Leaks.measure(target, plan.pairs, plan.leakFaults, random)
+    return {
       target: name,
-      seed,
-      seconds,
-      figures: { ...figures, faults: faults.length },
-      faults: count(faults),
-      violations: [
-        ...violations,
-        ...left.map((text): Violation => ({ law: "residue", text })),
-        ...crew.crashes().map((text): Violation => ({ law: "crash", text })),
-        ...nothingHappened(started, figures)
-      ]
+      seed: plan.seed,
+      seconds: plan.seconds,
+      ...harmed,
+      violations: [...harmed.violations, ...leaks.violations],
+      leaks: leaks.figures
     }
-    return outcome.violations.length === 0 ? outcome : yield* keep(directory, outcome, history.faults)
   }))
 })
 

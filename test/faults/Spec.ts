@@ -51,11 +51,11 @@ export const variable = "DLOCK_FAULTS_WORKER"
 /** The moment at which a worker does what it is told: under the lock, or while it waits for it. */
 export type Moment = "holding" | "waiting"
 
-/** What a worker is told. */
+/** What a worker is told; what is to be done at some moment is not done after `until`, of the shared clock. */
 export type Order =
-  | { readonly do: "block", readonly at: Moment, readonly millis: number }
-  | { readonly do: "stop", readonly at: Moment }
-  | { readonly do: "die", readonly at: Moment }
+  | { readonly do: "block", readonly at: Moment, readonly until: number, readonly millis: number }
+  | { readonly do: "stop", readonly at: Moment, readonly until: number }
+  | { readonly do: "die", readonly at: Moment, readonly until: number }
   | { readonly do: "quit" }
   /** The register's answer. */
   | { readonly do: "answer", readonly a: number, readonly taken: boolean }

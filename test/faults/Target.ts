@@ -30,6 +30,8 @@ export interface Target {
   /** How many layers each worker builds. */
   readonly layers?: number | undefined
   readonly workers?: number | undefined
+  /** How many watches and subscriptions the servers have, by name; nothing where they can not be counted. */
+  readonly watched: Effect.Effect<Record<string, number>>
   /** What is left of these keys that should not be, a word each. */
   readonly residue: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>>
 }

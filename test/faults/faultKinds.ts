@@ -4,6 +4,7 @@
 import { Effect } from "effect"
 import type { Proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
+import { now } from "./Monotonic.ts"
 import type { Plan, World } from "./Nemesis.ts"
 import type { Moment, Order } from "./Spec.ts"
 
@@ -29,6 +30,8 @@ const slotOf = ({ crew, random }: World): number => random.between(0, crew.slots
 /** How long a worker may take until it is in the moment that it was told to wait for. */
 const longestAmbush = 1500
 
+const inAmbush = (at: Moment) => ({ at, until: now() + longestAmbush })
+
 const kill = (at: Moment): Draw => (world) => {
   const slot = slotOf(world)
   return Effect.succeed({
@@ -36,7 +39,7 @@ const kill = (at: Moment): Draw => (world) => {
     kind: "process",
     slot,
     claims: [`worker ${slot}`],
-    run: Effect.andThen(world.crew.order(slot, { do: "die", at }), Effect.sleep(longestAmbush))
+    run: Effect.andThen(world.crew.order(slot, { do: "die", ...inAmbush(at) }), Effect.sleep(longestAmbush))
   })
 }
 
@@ -51,7 +54,11 @@ const stop = (at: Moment): Draw => (world) => {
     kind: "process",
     slot,
     claims: [`worker ${slot}`],
-    run: harm(Effect.andThen(crew.order(slot, { do: "stop", at }), isStopped), beyondTtl(world), wake(world, slot))
+    run: harm(
+      Effect.andThen(crew.order(slot, { do: "stop", ...inAmbush(at) }), isStopped),
+      beyondTtl(world),
+      wake(world, slot)
+    )
   })
 }
 
@@ -89,7 +96,7 @@ const killAnybody: Draw = (world) => {
 const block = (at: Moment): Draw => (world) => {
   const slot = slotOf(world)
   const millis = beyondTtl(world)
-  const order: Order = { do: "block", at, millis }
+  const order: Order = { do: "block", ...inAmbush(at), millis }
   return Effect.succeed({
     name: "block an event loop for longer than the ttl",
     kind: "process",

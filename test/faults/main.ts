@@ -1,7 +1,7 @@
 /**
  * `test:faults`: runs faults against backends, prints a table, and writes it to a file.
  *
- *     pnpm test:faults [--seed n] [--seconds n] [backend...]
+ *     pnpm test:faults [--seed n] [--seconds n] [--pairs n] [--leak-faults n] [backend...]
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
@@ -17,7 +17,9 @@ const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
-    seconds: { type: "string", default: "60" }
+    seconds: { type: "string", default: "60" },
+    pairs: { type: "string", default: "20000" },
+    "leak-faults": { type: "string", default: "200" }
   }
 })
 
@@ -29,7 +31,9 @@ const program = Effect.gen(function*() {
   const unknown = positionals.filter((name) => !isTarget(name))
   const [seed, seconds] = [Number(values.seed), Number(values.seconds)]
   if (unknown.length > 0 || !Number.isInteger(seed) || !(seconds > 0)) {
-    yield* say(`usage: test:faults [--seed n] [--seconds n] [${targetNames.join("|")}...]`)
+    yield* say(
+      `usage: test:faults [--seed n] [--seconds n] [--pairs n] [--leak-faults n] [${targetNames.join("|")}...]`
+    )
     process.exitCode = 2
     return
   }
@@ -38,7 +42,12 @@ const program = Effect.gen(function*() {
   const outcomes: Array<Outcome> = []
   for (const name of Report.runnable(chosen.length === 0 ? targetNames : chosen)) {
     yield* say(`${name}, seed ${seed}, ${seconds} seconds`)
-    const outcome = yield* run(name, seed, seconds)
+    const outcome = yield* run(name, {
+      seed,
+      seconds,
+      pairs: Number(values.pairs),
+      leakFaults: Number(values["leak-faults"])
+    })
     outcomes.push(outcome)
     for (const line of Report.violations(outcome)) yield* say(line)
   }

@@ -31,6 +31,11 @@ const withRedis = <A>({ host, port }: Server, use: (redis: Redis) => Promise<A>)
     (redis) => Effect.sync(() => redis.disconnect())
   )
 
+const numberAfter = (words: string) => (text: string): number =>
+  Number(new RegExp(`${words}\\s*(\\d+)`).exec(text)?.[1] ?? 0)
+
+const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((all, n) => all + n, 0)
+
 /** A fencing token stays for an hour and a void mark for seconds; everything has an end. */
 export const redis = (servers: ReadonlyArray<Server>): Look => () =>
   said(Effect.map(
@@ -48,6 +53,14 @@ export const redis = (servers: ReadonlyArray<Server>): Look => () =>
       })),
     (found) => found.flat()
   ))
+
+/** Channels that somebody listens to. */
+export const redisWatched = (servers: ReadonlyArray<Server>): Effect.Effect<Record<string, number>> =>
+  Effect.map(
+    Effect.forEach(servers, (server) =>
+      Effect.map(withRedis(server, (redis) => redis.info("stats")), numberAfter("pubsub_channels:"))),
+    (counts) => ({ subscriptions: sum(counts) })
+  ).pipe(Effect.orElseSucceed(() => ({})))
 
 export const isMaster = (server: Server): Effect.Effect<boolean> =>
   ask(server, "INFO replication\r\n", /role:/).pipe(
@@ -69,6 +82,16 @@ export const etcd = (servers: ReadonlyArray<Server>): Look => () =>
     const { leases } = await etcd.leaseClient.leaseLeases()
     return [...keys, ...leases.map(({ ID }) => `lease ${ID}`)]
   }))
+
+export const etcdWatched = (servers: ReadonlyArray<Server>): Effect.Effect<Record<string, number>> =>
+  Effect.map(
+    Effect.forEach(servers, (server) =>
+      Effect.map(
+        orSay(() => fetch(`http://${server.addr}/metrics`).then((answer) => answer.text())),
+        numberAfter("\\netcd_debugging_mvcc_watcher_total")
+      )),
+    (counts) => ({ watches: sum(counts) })
+  ).pipe(Effect.orElseSucceed(() => ({})))
 
 export const leadsEtcd = (server: Server): Effect.Effect<boolean> =>
   withEtcd([server], async (etcd) => {
@@ -153,3 +176,10 @@ export const leadsZooKeeper = (server: Server): Effect.Effect<boolean> =>
     Effect.map((text) => text.includes("Mode: leader")),
     Effect.orElseSucceed(() => false)
   )
+
+export const zooKeeperWatched = (servers: ReadonlyArray<Server>): Effect.Effect<Record<string, number>> =>
+  Effect.map(
+    Effect.forEach(servers, (server) =>
+      Effect.map(ask(server, "wchs", /Total watches:\d+/), numberAfter("Total watches:"))),
+    (counts) => ({ watches: sum(counts) })
+  ).pipe(Effect.orElseSucceed(() => ({})))

@@ -45,6 +45,7 @@ const memory: Start = Effect.succeed({
   wipes: false,
   layers: 3,
   workers: 1,
+  watched: Effect.succeed({}),
   residue: () => Effect.succeed([])
 })
 
@@ -60,6 +61,7 @@ const redisSingle: Start = Effect.gen(function*() {
     forgets: {},
     settles: 0,
     wipes: true,
+    watched: Residue.redisWatched(servers),
     residue: Residue.redis(servers)
   } satisfies Target
 })
@@ -75,6 +77,7 @@ const cluster: Start = Effect.gen(function*() {
     // The others take it for dead after two seconds, and notice that it is back.
     settles: 4000,
     wipes: false,
+    watched: Residue.redisWatched(nodes),
     residue: Residue.redis(nodes)
   } satisfies Target
 })
@@ -96,6 +99,7 @@ const sentinel: Start = Effect.gen(function*() {
     // An old master is found, and told that it is none any more.
     settles: 12_000,
     wipes: false,
+    watched: Residue.redisWatched(servers),
     residue: Residue.redis(servers)
   } satisfies Target
 })
@@ -110,6 +114,7 @@ const redlock: Start = Effect.gen(function*() {
     forgets: {},
     settles: 0,
     wipes: false,
+    watched: Residue.redisWatched(servers),
     residue: Residue.redis(servers)
   } satisfies Target
 })
@@ -125,6 +130,7 @@ const etcdTarget = (servers: ReadonlyArray<Server>): Target => ({
   forgets: {},
   settles: servers.length === 1 ? ttl : ttl + 2000,
   wipes: false,
+  watched: Residue.etcdWatched(servers),
   residue: Residue.etcd(servers)
 })
 
@@ -143,6 +149,7 @@ const mysqlTarget = (server: Effect.Success<ReturnType<typeof mariadb>>): Target
   forgets: { kill: "unheard" },
   settles: 0,
   wipes: false,
+  watched: Effect.succeed({}),
   residue: Residue.mysql(server)
 })
 
@@ -155,6 +162,7 @@ const zooKeeperTarget = (servers: ReadonlyArray<Server>): Target => ({
   forgets: {},
   settles: servers.length === 1 ? ttl : ttl + 3000,
   wipes: false,
+  watched: Residue.zooKeeperWatched(servers),
   residue: Residue.zooKeeper(servers)
 })
 

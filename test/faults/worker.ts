@@ -41,6 +41,7 @@ const spring = (at: Moment): void => {
   if (ambush === undefined || ambush.at !== at) return
   const order = ambush
   ambush = undefined
+  if (now() > order.until) return
   if (order.do === "block") {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, order.millis)
   } else if (order.do === "stop") {
