@@ -1,6 +1,6 @@
 /**
- * One program on whichever backends its configuration enables: memory, Redis, etcd, MySQL, ZooKeeper, or several of
- * them. Nothing here changes from one to the other.
+ * One program on whichever backends its configuration enables: memory, Redis, Redlock, etcd, MySQL, ZooKeeper, or
+ * several of them. Nothing here changes from one to the other.
  *
  *     DLOCK_REDIS_ENABLED=true DLOCK_REDIS_ADDRS=localhost:6379 node examples/src/configured.ts
  *     DLOCK_CONFIG=locks.yaml DLOCK_TIMEOUT=5s node examples/src/configured.ts
@@ -8,7 +8,7 @@
 import { LockConfig, LockRegistry, MemoryLock, withLock } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
 import { MysqlLock } from "@dlock/mysql"
-import { RedisLock } from "@dlock/redis"
+import { RedisLock, Redlock } from "@dlock/redis"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
@@ -24,7 +24,7 @@ const program = Effect.gen(function*() {
   yield* Effect.forEach(names, (name) => report.pipe(LockRegistry.withBackend(name)), { discard: true })
 })
 
-const live = LockRegistry.layerConfig([MemoryLock, RedisLock, EtcdLock, MysqlLock, ZooKeeperLock]).pipe(
+const live = LockRegistry.layerConfig([MemoryLock, RedisLock, Redlock, EtcdLock, MysqlLock, ZooKeeperLock]).pipe(
   Layer.provide(LockConfig.layer()),
   Layer.provide(NodeServices.layer)
 )

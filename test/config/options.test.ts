@@ -4,6 +4,7 @@
 import type { LockConfig } from "@dlock/core"
 import type { EtcdLock } from "@dlock/etcd"
 import type { MysqlLock } from "@dlock/mysql"
+import type { RedisLock, Redlock } from "@dlock/redis"
 import type { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, it } from "@effect/vitest"
 import type { Config } from "effect"
@@ -16,5 +17,7 @@ const none = <_Names extends never>() => true
 it("no option is read from the configuration in vain", () => {
   assert.isTrue(none<Unread<typeof LockConfig.etcd, EtcdLock.Options>>(), "etcd")
   assert.isTrue(none<Unread<typeof LockConfig.mysql, MysqlLock.Options>>(), "mysql")
+  assert.isTrue(none<Unread<typeof LockConfig.redis, RedisLock.Options>>(), "redis")
+  assert.isTrue(none<Unread<typeof LockConfig.redlock, Redlock.Options>>(), "redlock")
   assert.isTrue(none<Unread<typeof LockConfig.zookeeper, ZooKeeperLock.Options>>(), "zookeeper")
 })

@@ -87,7 +87,11 @@ export const lock: Config.Config<Lock.Options> = Config.map(
  * @category configs
  * @since 0.1.0
  */
-export const redis = options(table.redis)
+export const redis = Config.map(
+  options(table.redis),
+  ({ waitReplicas, waitTimeout, ...options }) =>
+    waitReplicas === undefined ? options : { ...options, waitReplicas: { count: waitReplicas, timeout: waitTimeout } }
+)
 
 /**
  * The options of `Redlock`: `DLOCK_REDLOCK_NODES`, ...

@@ -103,7 +103,11 @@ export const redis = section("redis", {
   }),
   tls,
   keyPrefix: text({ description: "Stands before every key on the server." }),
-  commandTimeout
+  commandTimeout,
+  waitReplicas: integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }, {
+    description: "How many replicas must have a lock before it is given out. Without it, none."
+  }),
+  waitTimeout: duration({}, { description: "The longest wait for these replicas.", default: Duration.seconds(1) })
 })
 
 export const redlock = section("redlock", {
@@ -117,7 +121,9 @@ export const redlock = section("redlock", {
   }),
   tls,
   keyPrefix: text({ description: "Stands before every key on the servers." }),
-  nodeTimeout: duration({}, { description: "The longest wait for the answer of one server." })
+  nodeTimeout: duration({}, {
+    description: "The longest wait for the answer of one server. A tenth of the ttl if not set, 50ms to 250ms."
+  })
 })
 
 export const etcd = section("etcd", {
