@@ -123,7 +123,8 @@ export const redlock = section("redlock", {
   keyPrefix: text({ description: "Stands before every key on the servers." }),
   nodeTimeout: duration({}, {
     description: "The longest wait for the answer of one server. A tenth of the ttl if not set, 50ms to 250ms."
-  })
+  }),
+  commandTimeout
 })
 
 export const etcd = section("etcd", {
