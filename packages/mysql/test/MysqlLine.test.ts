@@ -52,6 +52,27 @@ describe("the line", () => {
       assert.strictEqual(count() - settled, 1 + 2, "a release; then a wait and a release")
     }))
 
+  it.effect("a program that gives a key to the line goes to its end with one statement", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended
+      const first = attempt("key")
+      const waiting = yield* start(backend.acquire(first))
+      yield* turns
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      const theirs = yield* start(other.acquire(attempt("key")))
+      yield* turns
+      const tries = asked(fake, "GET_LOCK('key', 0)")
+      // As core does: the next one's request goes out together with the release before it.
+      const next = attempt("key")
+      yield* start(backend.release(first))
+      yield* start(backend.acquire(next))
+      yield* Fiber.join(theirs)
+      yield* turns
+      assert.strictEqual(fake.waiters("key"), 1)
+      assert.strictEqual(asked(fake, "GET_LOCK('key', 0)"), tries, "no try before the wait")
+    }))
+
   it.effect("the wait is on the server, on a session that holds nothing", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended

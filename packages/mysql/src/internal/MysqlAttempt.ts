@@ -18,7 +18,7 @@ export interface Attempt {
    * RELEASE_LOCK stands in the queue of its session or is under way. `over`: given back or lost.
    */
   stage: "idle" | "taking" | "waiting" | "held" | "doubtful" | "releasing" | "over"
-  /** It stood in the server's line, so there are probably others. */
+  /** It stands in the server's line, or stood there. */
   waited: boolean
   /** The session that it is under way or held on. */
   session: Session | undefined
@@ -38,11 +38,8 @@ export interface Attempt {
 export interface Attempts {
   readonly get: (owner: string) => Attempt | undefined
   readonly begin: (request: LockRequest, name: string, seconds: number) => Attempt
-  /**
-   * Somebody else in this program has the same name or awaits it, so it is not free now. Who releases it without having
-   * waited for it does not count.
-   */
-  readonly mustWait: (attempt: Attempt) => boolean
+  /** Somebody else in this program waits for the same name or has waited for it, so there is a line on the server. */
+  readonly hasLine: (attempt: Attempt) => boolean
   /** From here on the name is this attempt's on `session`. One that is being released there goes before it. */
   readonly bind: (attempt: Attempt, session: Session) => void
   readonly unbind: (attempt: Attempt) => void
@@ -112,9 +109,9 @@ export const make = (onVacant: (session: Session) => void): Attempts => {
       }
       return attempt
     },
-    mustWait: (attempt) => {
+    hasLine: (attempt) => {
       for (const rival of byName.get(attempt.name) ?? []) {
-        if (rival !== attempt && (rival.waited || rival.stage !== "releasing")) {
+        if (rival !== attempt && rival.waited) {
           return true
         }
       }

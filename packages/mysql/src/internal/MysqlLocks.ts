@@ -173,8 +173,8 @@ export const make = Effect.fnUntraced(
         return begin(
           request,
           Effect.fnUntraced(function*(attempt) {
-            // Who must wait for somebody of this program need not ask whether.
-            const taken = attempts.mustWait(attempt) ? undefined : yield* take(attempt)
+            // Where there is a line, a try would only be one more statement before the wait.
+            const taken = attempts.hasLine(attempt) ? undefined : yield* take(attempt)
             return yield* grant(attempt, taken ?? (yield* line.wait(attempt)))
           }),
           (grant) => Effect.succeed(grant)
