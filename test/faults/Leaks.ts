@@ -62,11 +62,11 @@ const start = (spec: LeakSpec): Effect.Effect<Process, never, Scope.Scope> =>
       Effect.sync(() => {
         const child = ChildProcess.spawn(process.execPath, ["--no-warnings", "--expose-gc", main], {
           env: { ...process.env, NODE_OPTIONS: "", [variable]: JSON.stringify(spec) },
-          stdio: ["ignore", "ignore", "pipe", "ipc"]
+          stdio: ["ignore", "pipe", "pipe", "ipc"]
         })
         const said: Array<unknown> = []
         const heard: { output: string, gone: boolean } = { output: "", gone: false }
-        child.stderr?.on("data", (chunk) => heard.output += String(chunk))
+        for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => heard.output += String(chunk))
         child.on("message", (value) => said.push(value))
         child.on("error", () => heard.gone = true)
         child.on("exit", () => heard.gone = true)

@@ -50,6 +50,8 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
     const running = yield* FiberSet.make<void>()
     const end = now() + millis
     let peace = now() + peaceEvery
+    const deal = Faults.deck(world)
+    let card = deal()
 
     const start = (plan: Plan) => {
       const from = now()
@@ -68,8 +70,12 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
     }
 
     while (now() < end) {
-      const plan = (yield* FiberSet.size(running)) < concurrency ? yield* Faults.draw(world) : undefined
-      if (plan !== undefined && !plan.claims.some((claim) => claimed.has(claim))) yield* start(plan)
+      if ((yield* FiberSet.size(running)) < concurrency) {
+        const plan = yield* card(world)
+        const mustWait = plan?.claims.some((claim) => claimed.has(claim)) ?? false
+        if (plan !== undefined && !mustWait) yield* start(plan)
+        if (!mustWait) card = deal()
+      }
       if (now() > peace) {
         yield* FiberSet.awaitEmpty(running)
         yield* Effect.sleep(Math.min(peaceMillis, Math.max(0, end - now())))

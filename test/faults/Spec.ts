@@ -54,6 +54,8 @@ export type Moment = "holding" | "waiting"
 /** What a worker is told; what is to be done at some moment is not done after `until`, of the shared clock. */
 export type Order =
   | { readonly do: "block", readonly at: Moment, readonly until: number, readonly millis: number }
+  /** Stays under the lock for so much longer, without blocking anything. */
+  | { readonly do: "linger", readonly at: "holding", readonly until: number, readonly millis: number }
   | { readonly do: "stop", readonly at: Moment, readonly until: number }
   | { readonly do: "die", readonly at: Moment, readonly until: number }
   | { readonly do: "quit" }

@@ -6,9 +6,11 @@ import type { Proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
 import { now } from "./Monotonic.ts"
 import type { Plan, World } from "./Nemesis.ts"
+import type { Random } from "./Random.ts"
 import type { Moment, Order } from "./Spec.ts"
 
-type Draw = (world: World) => Effect.Effect<Plan | undefined>
+/** A fault, whose victim and length are to be drawn. Undefined: nobody is there to be harmed now. */
+export type Draw = (world: World) => Effect.Effect<Plan | undefined>
 
 const harm = (inject: Effect.Effect<void>, millis: number, heal: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.ensuring(Effect.andThen(inject, Effect.sleep(millis)), heal)
@@ -30,7 +32,7 @@ const slotOf = ({ crew, random }: World): number => random.between(0, crew.slots
 /** How long a worker may take until it is in the moment that it was told to wait for. */
 const longestAmbush = 1500
 
-const inAmbush = (at: Moment) => ({ at, until: now() + longestAmbush })
+const inAmbush = <M extends Moment>(at: M) => ({ at, until: now() + longestAmbush })
 
 const kill = (at: Moment): Draw => (world) => {
   const slot = slotOf(world)
@@ -131,6 +133,24 @@ const onRoads =
     })
   }
 
+/** So long that its lease ends under it, and others get the key. */
+const cutOffHolder = (direction: "both" | "toServer" | "toClient"): Draw => (world) => {
+  const slot = slotOf(world)
+  const roads = world.ways[slot] ?? []
+  const millis = beyondTtl(world)
+  const each = (f: (road: Proxy) => Effect.Effect<void>) => Effect.forEach(roads, f, { discard: true })
+  return Effect.succeed({
+    name: "cut off a holder beyond its ttl",
+    kind: "network",
+    slot,
+    claims: [`roads ${slot}`, `worker ${slot}`],
+    run: world.crew.order(slot, { do: "linger", ...inAmbush("holding"), millis: millis + 1000 }).pipe(
+      Effect.andThen(Effect.sleep(200)),
+      Effect.andThen(harm(each((road) => road.blackhole(direction)), millis, each((road) => road.pass)))
+    )
+  })
+}
+
 const brief = ({ random }: World): number => random.between(50, 500)
 
 const cut = onRoads("cut all connections", (road) => road.cut, brief)
@@ -189,20 +209,21 @@ const wipeServer = onServer(
   (server, world) => harm(server.kill, anyLength(world), Effect.andThen(Effect.orDie(server.wipe), restart(server)))
 )
 
-const processes: ReadonlyArray<Draw> = [
-  kill("holding"),
+/** What shows most comes first in every run. */
+const first: ReadonlyArray<Draw> = [cutOffHolder("both"), stop("holding"), kill("holding"), killServer]
+
+const rest: ReadonlyArray<Draw> = [
   kill("holding"),
   kill("waiting"),
   killAnybody,
   stop("holding"),
-  stop("holding"),
   stop("waiting"),
   stopAnybody,
   block("holding"),
-  block("waiting")
-]
-
-const roads: ReadonlyArray<Draw> = [
+  block("waiting"),
+  cutOffHolder("both"),
+  cutOffHolder("toServer"),
+  cutOffHolder("toClient"),
   cut,
   cut,
   refuse,
@@ -215,14 +236,28 @@ const roads: ReadonlyArray<Draw> = [
   late,
   dropReply,
   dropReply,
-  dropReply
+  dropReply,
+  pauseServer,
+  pauseServer,
+  killServer,
+  killServer
 ]
 
-/** One of them, with its victim. */
-export const draw: Draw = (world) => {
-  const { random, target } = world
-  if (target.servers.length === 0) return (random.pick([block("holding"), block("waiting")]) ?? stopAnybody)(world)
-  const servers = [pauseServer, pauseServer, killServer, killServer, ...(target.wipes ? [wipeServer] : [])]
-  const group = random.pick([processes, processes, processes, roads, roads, roads, servers, servers]) ?? processes
-  return (random.pick(group) ?? killAnybody)(world)
+const shuffled = <A>({ between }: Random, items: ReadonlyArray<A>): Array<A> => {
+  const result = [...items]
+  for (let i = result.length - 1; i > 0; i--) result.push(...result.splice(between(0, i), 1))
+  return result
+}
+
+/** Deals every fault once, in an order of its own, before any comes again. */
+export const deck = ({ random, target }: World): () => Draw => {
+  const alone = target.servers.length === 0
+  const cards = (all: ReadonlyArray<Draw>) =>
+    shuffled(random, alone ? [block("holding"), block("waiting")] : target.wipes ? [...all, wipeServer] : all)
+  // The last is dealt first.
+  let dealt = alone ? [] : shuffled(random, first)
+  return () => {
+    if (dealt.length === 0) dealt = cards(rest)
+    return dealt.pop() ?? stopAnybody
+  }
 }

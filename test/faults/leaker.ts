@@ -16,19 +16,17 @@ const spec: LeakSpec = JSON.parse(process.env[variable] ?? "{}")
 const contenders = 4
 const keys = 16
 
-/** A lane of fibers: half of them alone with their keys, half of them in line for one. */
-const lane = (pairs: number, number: number, ignoreErrors: boolean) => {
+/** One after the other, each alone with its key or in line with others. An error is not what is looked for here. */
+const lane = (pairs: number, number: number) => {
   const key = number < keys ? `alone/${number}` : "together"
   const pair = withLock(key, Effect.void, { ttl: spec.ttl, timeout: "20 seconds" })
-  return Effect.repeat(ignoreErrors ? Effect.ignore(Effect.onError(pair, () => Effect.sleep(20))) : pair, {
-    times: pairs
-  })
+  return Effect.repeat(Effect.ignore(Effect.onError(pair, () => Effect.sleep(20))), { times: pairs })
 }
 
-const run = (pairs: number, ignoreErrors: boolean) =>
+const run = (pairs: number) =>
   Effect.forEach(
     Array.from({ length: keys + contenders }, (_, i) => i),
-    (number) => lane(Math.ceil(pairs / (keys + contenders)) - 1, number, ignoreErrors),
+    (number) => lane(Math.ceil(pairs / (keys + contenders)) - 1, number),
     { concurrency: "unbounded", discard: true }
   )
 
@@ -72,13 +70,13 @@ const program = Effect.gen(function*() {
   while (true) {
     const command = yield* Queue.take(commands)
     if (command.do === "pairs") {
-      yield* run(command.pairs, false)
+      yield* run(command.pairs)
       yield* answer("done")
     } else if (command.do === "measure") {
       yield* answer(yield* inventory)
     } else if (command.do === "suffer") {
       const over = yield* Deferred.make<void>()
-      const suffering = Effect.forever(run(200, true))
+      const suffering = Effect.forever(run(200))
       const watch = Effect.flatMap(Queue.take(commands), () => Deferred.succeed(over, undefined))
       yield* Effect.raceFirst(suffering, Effect.andThen(watch, Deferred.await(over)))
       yield* answer("done")

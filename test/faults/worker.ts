@@ -37,11 +37,13 @@ process.on("message", (order: Order) => {
 // The run is over, or has died.
 process.on("disconnect", () => process.exit())
 
-const spring = (at: Moment): void => {
-  if (ambush === undefined || ambush.at !== at) return
+/** Does what it was told to do at this moment; answers how much longer it stays under the lock. */
+const spring = (at: Moment): number => {
+  if (ambush === undefined || ambush.at !== at) return 0
   const order = ambush
   ambush = undefined
-  if (now() > order.until) return
+  if (now() > order.until) return 0
+  if (order.do === "linger") return order.millis
   if (order.do === "block") {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, order.millis)
   } else if (order.do === "stop") {
@@ -51,6 +53,7 @@ const spring = (at: Moment): void => {
     write({ e: "dying", t: now() })
     process.kill(process.pid, "SIGKILL")
   }
+  return 0
 }
 
 const shortestWait = 4
@@ -97,8 +100,7 @@ const section = (a: number, key: string, work: number) => (lease: Lease): Effect
     const counter = counters.get(key)
     const n = counter?.read() ?? 0
     write({ e: "read", t: now(), a, n })
-    spring("holding")
-    yield* Effect.sleep(work)
+    yield* Effect.sleep(work + spring("holding"))
     write({ e: "wrote", t: now(), a, n: n + 1 })
     counter?.write(n + 1)
     const taken = yield* register({ a, key, token: String(lease.fencingToken) })
