@@ -62,6 +62,23 @@ describe("a grant that was long on its way", () => {
       assert.deepStrictEqual(ended(token, "confirmed"), Exit.succeed(77n))
     }))
 
+  it.effect("and that the backend no longer knows is not believed, though its time is not over", () =>
+    scenario(function*() {
+      const { backend, lock } = yield* fixture()
+      backend.script("acquire", { after: seconds(3) })
+      backend.script("tryAcquire", { after: seconds(3) })
+      const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.owner), ttl))
+      const lease = yield* start(Effect.scoped(lock.tryAcquire("other", ttl)))
+      backend.forget("k")
+      backend.forget("other")
+      yield* elapse(seconds(3))
+      const [first, , second] = backend.requests
+      assert.deepStrictEqual(ended(section, "asked again"), Exit.succeed(second?.owner ?? "nobody"))
+      assert.notStrictEqual(first?.owner, second?.owner)
+      assert.deepStrictEqual(ended(lease, "answered"), Exit.succeed(Option.none()))
+      assertClean(backend)
+    }))
+
   it.effect("whose time is over means: still waiting, with a new owner", () =>
     scenario(function*() {
       const { backend, lock } = yield* fixture()
