@@ -57,7 +57,7 @@ layer(Etcd.layer(), { excludeTestServices: true })("etcd under load", (it) => {
       assert.isAtMost(sent.reduce((sum, [, count]) => sum + count, 0), 8, `requests in 8 seconds: ${sent.join(" ")}`)
       assert.isTrue(requests.every(({ losses }) => losses.length === 0))
       yield* Effect.forEach(requests, backend.release, { concurrency: 64, discard: true })
-    }))
+    }), 300_000)
 
   it.effect("a lock changes hands without the server's loop of 100 ms", () =>
     Effect.gen(function*() {

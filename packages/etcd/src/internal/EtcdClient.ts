@@ -1,6 +1,6 @@
 /**
- * The edge to the driver: the only file that calls it. Of the driver it uses the connection, the authentication and
- * the generated calls. What it works around, by doing it here:
+ * The edge to the driver: the only file that calls it (`EtcdHosts` opens and closes its clients). Of the driver it uses
+ * the connection, the authentication and the generated calls. What it works around, by doing it here:
  *
  * - The circuit breaker turns half a second of outage into five of refusal, and unary calls are sent again blindly:
  *   both are switched off, and every request of this backend may be sent twice.
@@ -104,6 +104,8 @@ const keepAliveOnce = (client: Etcd3, id: string, options: CallOptions): Promise
 
 const noop = (): void => {}
 
+const anyKey = Buffer.from("\0", "utf8")
+
 const firstPause = 20
 const longestPause = 500
 
@@ -185,13 +187,9 @@ const make = (hosts: Hosts, clock: Clock.Clock): EtcdClient => {
 
   return {
     probe: (limits) =>
-      ask(
-        "connect",
-        limits,
-        () => {},
-        (client, options) => client.kv.range({ key: Buffer.from("\0") }, options).then(() => {})
-      )
-        .pipe(Effect.catchIf(isForbidden, () => Effect.void)),
+      ask("connect", limits, noop, (client, options) => client.kv.range({ key: anyKey }, options).then(noop)).pipe(
+        Effect.catchIf(isForbidden, () => Effect.void)
+      ),
     grant: (seconds, limits) =>
       ask("open a session", limits, () => gone("0"), (client, options) => {
         const sentAt = clock.monotonicTimeNanosUnsafe()
@@ -207,8 +205,8 @@ const make = (hosts: Hosts, clock: Clock.Clock): EtcdClient => {
       ask(
         "close a session",
         limits,
-        () => {},
-        (client, options) => client.leaseClient.leaseRevoke({ ID: id }, options).then(() => {})
+        noop,
+        (client, options) => client.leaseClient.leaseRevoke({ ID: id }, options).then(noop)
       ),
     keysOf: (id, limits) =>
       ask(

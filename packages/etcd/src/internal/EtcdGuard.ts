@@ -17,7 +17,9 @@ export interface EtcdGuard {
   readonly remove: (attempt: Attempt) => void
 }
 
+/** Milliseconds. */
 const pause = 500
+const longestQuestion = 1000
 
 const takeAll = (set: Set<Attempt>): ReadonlyArray<Attempt> => {
   const all = [...set].filter((attempt) => !attempt.over && !attempt.displaced)
@@ -51,7 +53,7 @@ export const make = Effect.fnUntraced(function*(
 
   /** The key is gone: it alone, or the whole session. */
   const onGone = Effect.fnUntraced(function*(attempt: Attempt, session: Session, revision: bigint) {
-    yield* Effect.ignore(sessions.refresh(session))
+    yield* Effect.timeoutOption(Effect.ignore(sessions.refresh(session)), longestQuestion)
     if (session.ended === undefined && attempt.revision === revision) attempt.displace("taken")
   })
 
@@ -87,8 +89,10 @@ export const make = Effect.fnUntraced(function*(
   })
 
   const round = Effect.fnUntraced(function*() {
-    for (const [session, attempts] of Map.groupBy(takeAll(unsure), (attempt) => attempt.session)) {
+    const all = takeAll(unsure)
+    for (const session of new Set(all.map((attempt) => attempt.session))) {
       if (session === undefined || session.ended !== undefined) continue
+      const attempts = all.filter((attempt) => attempt.session === session)
       yield* audit(session, attempts).pipe(
         Effect.catch(() => Effect.sync(() => attempts.forEach((attempt) => queue(unsure, attempt))))
       )

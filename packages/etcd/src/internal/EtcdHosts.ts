@@ -21,8 +21,9 @@ export interface Hosts {
   readonly condemn: (host: Host) => void
 }
 
+/** Who is told may open another one at once. */
 const endStreams = (host: Host): void => {
-  for (const end of host.streams) end()
+  Array.from(host.streams).forEach((end) => end())
 }
 
 /** A policy that adds nothing: the driver's defaults are a circuit breaker and blind repetition. */

@@ -40,8 +40,17 @@ const regrant = ({ displaced, over, revision, session, state }: Attempt): Grant 
     ? { ...validityOf(session), fencingToken: revision }
     : undefined
 
-const isRunning = <A, E>(fiber: Fiber.Fiber<A, E> | undefined): fiber is Fiber.Fiber<A, E> =>
-  fiber !== undefined && fiber.pollUnsafe() === undefined
+type Asking = NonNullable<Attempt["asking"]>
+
+const isRunning = (asking: Asking | undefined): asking is Asking =>
+  asking !== undefined && asking.pollUnsafe() === undefined
+
+/** What the fiber that asks came to; nothing, if giving back ended it. */
+const answerOf = (attempt: Attempt, asking: Asking) =>
+  Effect.flatMap(
+    Fiber.await(asking),
+    (exit) => attempt.over && Exit.hasInterrupts(exit) ? Effect.succeedNone : exit
+  )
 
 export const make = Effect.fnUntraced(function*(
   client: EtcdClient,
@@ -214,7 +223,7 @@ export const make = Effect.fnUntraced(function*(
       })
       return Effect.forkIn(Effect.ensuring(verb(attempt), done), scope, { startImmediately: true }).pipe(
         Effect.tap((fiber) => Effect.sync(() => attempt.asking = fiber)),
-        Effect.flatMap((fiber) => restore(Fiber.join(fiber)))
+        Effect.flatMap((fiber) => restore(answerOf(attempt, fiber)))
       )
     })
 
@@ -232,7 +241,7 @@ export const make = Effect.fnUntraced(function*(
       const again = regrant(attempt)
       if (again !== undefined) return Effect.succeed(again)
       if (attempt.over || attempt.state === "lost") return Effect.fail(givenBack)
-      const granted = isRunning(attempt.asking) ? Fiber.join(attempt.asking) : ask(attempt, lineUp)
+      const granted = isRunning(attempt.asking) ? answerOf(attempt, attempt.asking) : ask(attempt, lineUp)
       return Effect.flatMap(
         granted,
         Option.match({
