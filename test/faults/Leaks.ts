@@ -121,7 +121,7 @@ const harmOnce = (way: Way, random: Random): Effect.Effect<void> => {
 }
 
 /** How long connections, sessions and parents may take to settle, in milliseconds. */
-const longestSettle = 20_000
+const longestSettle = 10_000
 
 interface Measured {
   readonly figures: LeakFigures | undefined
@@ -157,8 +157,8 @@ const measured = Effect.fnUntraced(function*(
   const work = (pairs: number) => Effect.andThen(tell({ do: "pairs", pairs }), hear)
 
   // What is made once is made: compiled code, connections, sessions.
-  yield* work(2000)
-  yield* work(2000)
+  yield* work(1000)
+  yield* work(1000)
   yield* Effect.sleep(1500)
   const before = yield* take
   yield* work(pairs)
