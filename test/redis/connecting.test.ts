@@ -169,6 +169,18 @@ describe("connecting", () => {
       assert.strictEqual(error.reason, "Unreachable")
     }))
 
+  it.live("over a driver that is closed in the middle fails at once, without waiting", () =>
+    Effect.gen(function*() {
+      const server = yield* redis()
+      const bare = yield* connect(server.port)
+      const backend = yield* RedisLock.makeClient(bare)
+      bare.disconnect()
+      yield* Effect.sleep("100 millis")
+      const [error, time] = yield* millis(Effect.flip(backend.acquire(attempt("closed"))))
+      assert.strictEqual(error.reason, "Unreachable", error.message)
+      assert.isBelow(time, 200)
+    }))
+
   it.live("leaves no connection behind when the layer closes", () =>
     Effect.gen(function*() {
       const server = yield* redis()

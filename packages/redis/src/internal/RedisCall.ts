@@ -5,6 +5,7 @@
 import { LockBackendError } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Answer, Connection, Failure } from "./RedisClient.ts"
 import * as RedisError from "./RedisError.ts"
@@ -65,18 +66,19 @@ const once = (client: Connection, call: Call, limit: bigint): Effect.Effect<Answ
 
 const again = Effect.fnUntraced(function*(client: Connection, call: Call, first: Failure, until: bigint) {
   let last = first
-  while (true) {
+  while (isTransient(last)) {
+    // A connection that is gone is waited for; a server that is there but not ready would be asked without end.
     if (last._tag === "Failed") yield* Effect.sleep(pause)
     const left = until - client.now()
-    if (!isTransient(last) || left <= 0n || call.isWanted?.() === false) return yield* toError(call.operation, last)
-    const result = yield* client.ready.pipe(
-      Effect.timeoutOption(Duration.nanos(left)),
-      Effect.andThen(once(client, call, left)),
-      Effect.result
-    )
+    if (left <= 0n || call.isWanted?.() === false) break
+    const opened = yield* Effect.result(Effect.timeoutOption(client.ready, Duration.nanos(left)))
+    if (Result.isFailure(opened)) return yield* toError(call.operation, opened.failure)
+    if (Option.isNone(opened.success)) break
+    const result = yield* Effect.result(once(client, call, until - client.now()))
     if (Result.isSuccess(result)) return result.success
     last = result.failure
   }
+  return yield* toError(call.operation, last)
 })
 
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */

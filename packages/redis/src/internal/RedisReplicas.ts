@@ -88,15 +88,17 @@ export const make = Effect.fnUntraced(function*(
       )
     }).pipe(Effect.mapError((failure) => RedisCall.toError("acquire", failure)))
 
-  /** The next WAIT that is sent. */
+  /** Sees to it that a WAIT will be sent, also when whoever asked for it is interrupted at that moment. */
   const nextWait = (barrier: Barrier) =>
-    Effect.suspend(() => {
-      if (barrier.next !== undefined) return Deferred.await(barrier.next)
+    Effect.uninterruptible(Effect.suspend(() => {
+      if (barrier.next !== undefined) return Effect.succeed(barrier.next)
       const next = Deferred.makeUnsafe<Reached, LockBackendError>()
       barrier.next = next
-      const waiting = barrier.oneAtATime.withPermit(Deferred.into(sendWait(barrier), next))
-      return Effect.andThen(Effect.forkIn(waiting, scope), Deferred.await(next))
-    })
+      return Effect.as(
+        Effect.forkIn(barrier.oneAtATime.withPermit(Deferred.into(sendWait(barrier), next)), scope),
+        next
+      )
+    }))
 
   return Effect.fnUntraced(function*(attempt: Attempt): Effect.fn.Return<Grant, LockBackendError> {
     const barrier = yield* barrierFor(attempt)
@@ -105,7 +107,7 @@ export const make = Effect.fnUntraced(function*(
       const epoch = barrier.connection.epoch()
       const confirmed = yield* barrier.verbs.confirm(attempt)
       if (Option.isNone(confirmed)) return yield* refused("the lock was gone before replicas had it")
-      const reached = yield* nextWait(barrier)
+      const reached = yield* Deferred.await(yield* nextWait(barrier))
       if (reached.epoch !== epoch) continue
       if (reached.replicas >= demand.count) return confirmed.value
       return yield* refused(`${reached.replicas} of ${demand.count} replicas had the lock in time`)

@@ -111,6 +111,13 @@ export const make = Effect.fnUntraced(function*(
     Effect.forever
   )
 
+  // What is noted down as begun must begin, also when whoever asked for it is interrupted at that moment.
+  const open = Effect.uninterruptible(Effect.suspend(() => {
+    if (opened) return Effect.void
+    opened = true
+    return Effect.forkIn(subscriptions, scope)
+  }))
+
   const untilSubscribed: Effect.Effect<void, LockBackendError> = Effect.suspend(() => {
     if (subscribed !== undefined) return Effect.void
     if (trouble?._tag === "Failed" && RedisError.isAnswer(trouble.cause)) {
@@ -123,17 +130,13 @@ export const make = Effect.fnUntraced(function*(
   return {
     channel,
     isSubscribed: () => subscribed !== undefined,
-    subscribed: Effect.suspend(() => {
-      if (subscribed !== undefined) return Effect.void
-      const start = opened ? Effect.void : Effect.forkIn(subscriptions, scope)
-      opened = true
-      return Effect.andThen(start, untilSubscribed).pipe(
-        Effect.timeoutOrElse({
-          duration: limit,
-          orElse: () => Effect.fail(RedisCall.toError("subscribe", trouble ?? { _tag: "Late" }))
-        })
-      )
-    }),
+    subscribed: Effect.andThen(
+      open,
+      Effect.timeoutOrElse(untilSubscribed, {
+        duration: limit,
+        orElse: () => Effect.fail(RedisCall.toError("subscribe", trouble ?? { _tag: "Late" }))
+      })
+    ),
     register: (owner) => {
       const waiter = { look: Latch.makeUnsafe(false), handed: false }
       waiters.set(owner, waiter)
@@ -150,11 +153,11 @@ export const make = Effect.fnUntraced(function*(
         })
       }
     },
-    doubt: Effect.suspend(() => {
+    doubt: Effect.uninterruptible(Effect.suspend(() => {
       missed++
       if (isVerifying) return Effect.void
       isVerifying = true
       return Effect.asVoid(Effect.forkIn(Effect.ensuring(verify, Effect.sync(() => isVerifying = false)), scope))
-    })
+    }))
   }
 })
