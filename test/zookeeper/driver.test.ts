@@ -211,6 +211,29 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
       }
     }))
 
+  it.effect("a connection that falls silent is given up for another one, and nothing is lost", () =>
+    Effect.gen(function*() {
+      const { servers: [server = ""] } = yield* ZooKeeper
+      const roads = yield* Effect.all([roadTo(server), roadTo(server)])
+      const servers = roads.map(({ addr }) => addr)
+      const client = yield* ZooKeeperLock.make({ servers, sessionTimeout: "6 seconds" })
+      const holder = attempt(freshKey())
+      yield* client.acquire(holder)
+      for (const _ of rounds.slice(0, 3)) {
+        const open = yield* Effect.forEach(roads, ({ connections }) => connections)
+        const used = roads[open.findIndex((count) => count > 0)] ?? assert.fail("it is connected")
+        yield* used.blackhole()
+        const request = attempt(freshKey())
+        yield* limit("the key is granted")(client.acquire(request))
+        assert.isTrue(Option.isSome(yield* client.renew(holder)))
+        assert.isTrue(yield* client.release(request))
+        yield* used.cut
+        yield* used.pass
+      }
+      assert.deepStrictEqual(holder.losses, [])
+      assert.isTrue(yield* client.release(holder))
+    }))
+
   it.effect("a connection that is made anew while its server is silent is given up, too", () =>
     Effect.gen(function*() {
       const { client, road } = yield* behindProxy({ sessionTimeout: "6 seconds" })
@@ -229,8 +252,9 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
     "4,000 waiters with long keys, whose watches fill more than a packet, survive a new connection",
     () =>
       Effect.gen(function*() {
-        const { bare, client, road, server } = yield* behindProxy({ prefix: "/watched", sessionTimeout: "20 seconds" })
-        const other = yield* ZooKeeperLock.make({ servers: [server], prefix: "/watched" })
+        const patient = { prefix: "/watched", commandTimeout: "30 seconds" } as const
+        const { bare, client, road, server } = yield* behindProxy({ ...patient, sessionTimeout: "30 seconds" })
+        const other = yield* ZooKeeperLock.make({ ...patient, servers: [server] })
         const holders = Array.from({ length: 4000 }, () => attempt(freshKey().padEnd(300, "x")))
         yield* Effect.forEach(holders, other.acquire, { concurrency: 500, discard: true })
         const waiters = holders.map(({ key }) => attempt(key))
@@ -271,7 +295,7 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
       yield* first.close
       assert.lengthOf(yield* lineOf(bare, first.request.key), 0, "the server is told")
       const second = yield* open
-      yield* road.refuse
+      yield* Effect.andThen(road.refuse, Effect.sleep("300 millis"))
       yield* second.close
       const third = yield* Effect.andThen(road.pass, open)
       yield* road.blackhole()

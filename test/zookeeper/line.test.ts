@@ -195,6 +195,11 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
               Effect.andThen(client.release(request))
             )
           })
+        yield* limit("one after the other is served")(Effect.forEach(
+          [a, b, a, a, b, b],
+          (client) =>
+            Effect.andThen(section(client), until(Effect.map(childrenOf(bare, "/"), (n) => !n.includes("racing"))))
+        ))
         yield* limit("everybody is served")(Effect.forEach(
           Array.from({ length: 200 }, (_, i) => i % 2 === 0 ? a : b),
           section,

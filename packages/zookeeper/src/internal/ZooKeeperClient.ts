@@ -4,8 +4,8 @@
 /**
  * The edge to the driver, node-zookeeper-client 1.1.3: the one place that knows its faults.
  *
- * - It awaits no answer, not even to its pings, and takes a connection for made when TCP is: `silentSince` and
- *   `connectingSince` tell the session when to `cut`.
+ * - It awaits no answer, not even to its pings, and takes a connection for made when TCP is: `silentSince`,
+ *   `waitingSince` and `connectingSince` tell the session when to `cut` and to `giveUp`.
  * - The first part of a frame whose rest was cut off is read as the beginning of the next connection: dropped here.
  * - A request that is not sent yet when a connection ends is not answered, but goes out on the next one, even before
  *   the credentials: it is given nothing without a connection, and what it has not sent is taken back.
@@ -39,8 +39,12 @@ export interface ZooKeeperClient {
   readonly sessionTimeout: () => number
   /** When the connection was begun that stands or is in the making, on the monotonic clock. */
   readonly connectingSince: () => bigint | undefined
-  /** When the oldest call was sent that has no answer yet. */
+  /** Since when the server owes an answer and has given none. */
   readonly silentSince: () => bigint | undefined
+  /** When the oldest call was sent that has no answer yet. */
+  readonly waitingSince: () => bigint | undefined
+  /** Gives up waiting for the answers to calls that were sent before: they may still be carried out. */
+  readonly giveUp: (before: bigint) => void
   /** Sends calls in one go. The server answers them in this order; `undefined`: the connection ended before. */
   readonly send: (calls: ReadonlyArray<Call>, onReplies: (replies: ReadonlyArray<Reply> | undefined) => void) => void
   /** Watches a node, once. What it returns calls the watch off. */
@@ -92,6 +96,7 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
   const watches = new Map<string, Set<(outcome: Watched) => void>>()
   let connected = manager.state === state.connected
   let connectingSince: bigint | undefined
+  let heardAt = 0n
 
   const takeBackUnsent = (): void => {
     const { packetQueue } = manager
@@ -146,8 +151,9 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     }
     const callback: Callback = (_error, response) => {
       // Without a response it is the connection that ended; callers hear of it before listeners do.
-      if (response === undefined) disconnect()
-      else entry.settle(replyOf(response))
+      if (response === undefined) return disconnect()
+      heardAt = clock.monotonicTimeNanosUnsafe()
+      entry.settle(replyOf(response))
     }
     outstanding.add(entry)
     callbacks.add(callback)
@@ -189,6 +195,20 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     return callOff
   }
 
+  const waitingSince = (): bigint | undefined => outstanding.values().next().value?.sentAt
+
+  const silentSince = (): bigint | undefined => {
+    const sentAt = waitingSince()
+    return sentAt === undefined || sentAt > heardAt ? sentAt : heardAt
+  }
+
+  const giveUp = (before: bigint): void => {
+    for (const { sentAt, settle } of outstanding) {
+      if (sentAt > before) return
+      settle(undefined)
+    }
+  }
+
   const cut = (): void => {
     // The driver forgets to stop this timer, which would then end the next connection.
     if (manager.connectTimeoutHandler !== null) clearTimeout(manager.connectTimeoutHandler)
@@ -209,7 +229,9 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     sessionId: () => manager.sessionId.readBigInt64BE(),
     sessionTimeout: () => manager.sessionTimeout,
     connectingSince: () => connectingSince,
-    silentSince: () => outstanding.values().next().value?.sentAt,
+    silentSince,
+    waitingSince,
+    giveUp,
     send,
     watch: watchOnce,
     cut

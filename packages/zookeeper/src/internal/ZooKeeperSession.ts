@@ -158,6 +158,7 @@ export const make = (settings: Settings, clock: Clock.Clock): Session => {
       else act()
     }
     check(client.silentSince(), longestSilence(), client.cut)
+    check(client.waitingSince(), commandTimeout, () => client.giveUp(time - commandTimeout))
     check(client.isConnected() ? undefined : client.connectingSince(), patience, () => {
       patience = earliest(2n * patience, commandTimeout)
       client.cut()
