@@ -57,6 +57,19 @@ describe("closing the layer", () => {
       assertClean(backend)
     }))
 
+  it.effect("answers those in the local line at once, though the release before them hangs", () =>
+    scenario(function*() {
+      const { backend, close, lock } = yield* fixture()
+      backend.always("release", { before: seconds(10) })
+      yield* start(lock.withLock("k", Effect.never))
+      const waiter = yield* start(lock.withLock("k", Effect.die("run")))
+      yield* start(close)
+      const error = errorOf(ended(waiter, "at once"), "closed")
+      assertError(error, { _tag: "LockBackendError", detail: "the Lock layer is closed" })
+      yield* elapse(seconds(10))
+      assertClean(backend)
+    }))
+
   it.effect("waits a second for what hangs, and no longer", () =>
     scenario(function*() {
       const { backend, close, lock } = yield* fixture()
