@@ -65,14 +65,14 @@ export const holdBy = (
 ): Promise<Release> =>
   new Promise((resolve, reject) => {
     let isHeld = false
-    let free = () => {}
+    let free: (() => void) | undefined
     const freed = new Promise<void>((resolve) => {
       free = resolve
     })
     const done = run(() => {
       isHeld = true
       resolve(async () => {
-        free()
+        free?.()
         await done
       })
       return freed

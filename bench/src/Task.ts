@@ -27,7 +27,7 @@ export interface Tasks {
     }
     readonly output: { readonly spans: ReadonlyArray<ReadonlyArray<Span>>, readonly errors: ReadonlyArray<string> }
   }
-  /** Takes locks and keeps them. */
+  /** Takes more locks and keeps them. */
   readonly take: {
     readonly input: Subject & { readonly count: number, readonly ttlMillis: number }
     readonly output: { readonly perSecond: number, readonly heapPerLock: number, readonly residentPerLock: number }

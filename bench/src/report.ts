@@ -1,6 +1,7 @@
 /**
  * The tables of a run.
  */
+import type { Growth } from "./growth.ts"
 import type { HandOver } from "./handOver.ts"
 import type { Holding } from "./holding.ts"
 import { table } from "./table.ts"
@@ -64,4 +65,10 @@ export const holding = (rows: ReadonlyArray<Holding>): string =>
       row.lagMaxMillis,
       row.lost
     ])
+  )
+
+export const growth = (rows: ReadonlyArray<Growth>): string =>
+  table(
+    ["growth", "amount", "µs", "to the floor", "commands"],
+    rows.map((row) => [row.what, row.amount, row.micros, row.ratio, row.commands])
   )

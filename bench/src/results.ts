@@ -5,6 +5,8 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
+import { svg } from "./chart.ts"
+import { type Figures, panels } from "./panels.ts"
 
 const folder = fileURLToPath(new URL("../results", import.meta.url))
 
@@ -37,12 +39,26 @@ const machine = () => ({
   versions: Object.fromEntries(peers.map((name) => [name, versionOf(name)]))
 })
 
-/** Keeps the parts of earlier runs that this one did not measure. */
-export const save = (name: string, loadAverage: number, figures: Record<string, unknown>): void => {
+const read = (file: string): object => {
+  const before: unknown = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : undefined
+  return typeof before === "object" && before !== null ? before : {}
+}
+
+const round = (_: string, value: unknown) => typeof value === "number" ? Number(value.toPrecision(4)) : value
+
+const write = (name: string, content: object): void => {
+  writeFileSync(`${folder}/${name}.json`, `${JSON.stringify(content, round, 2)}\n`)
+}
+
+/** Writes the figures and their chart; the parts that this run did not measure stay as they were. */
+export const save = (backend: string, loadAverage: number, figures: Figures): void => {
   mkdirSync(folder, { recursive: true })
-  const file = `${folder}/${name}.json`
-  const before: unknown = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : {}
-  const all = { ...(typeof before === "object" && before), ...machine(), loadAverage, ...figures }
-  const rounded = JSON.stringify(all, (_, value) => typeof value === "number" ? Number(value.toPrecision(4)) : value, 2)
-  writeFileSync(file, `${rounded}\n`)
+  const all: Figures = { ...read(`${folder}/${backend}.json`), ...figures }
+  write(backend, { ...machine(), loadAverage, ...all })
+  writeFileSync(`${folder}/${backend}.svg`, svg(panels(backend, all)))
+}
+
+export const saveCore = (loadAverage: number, core: object): void => {
+  mkdirSync(folder, { recursive: true })
+  write("core", { ...machine(), loadAverage, ...core })
 }

@@ -8,9 +8,11 @@ import type { Entry, Site } from "./Contender.ts"
 import { type Backend, contenders } from "./contenders/index.ts"
 import { redisAcquire } from "./contenders/redis.ts"
 import * as Counts from "./Counts.ts"
+import * as growth from "./growth.ts"
 import * as handOver from "./handOver.ts"
 import * as holding from "./holding.ts"
 import type { Options } from "./options.ts"
+import type { Figures } from "./panels.ts"
 import * as report from "./report.ts"
 import { save } from "./results.ts"
 import { start } from "./sites.ts"
@@ -51,6 +53,8 @@ const measureHandOver = async (
 const measureHolding = async (backend: Backend, site: Site, counter: Counts.Counter, options: Options) => {
   const rows: Array<holding.Holding> = []
   const entries = [...contenders[backend], ...(backend === "redis" ? [redisAcquire] : [])].filter(isWanted(options))
+    // How somebody waits is nothing to those who hold.
+    .filter(({ name }) => !name.includes("(fast)"))
   for (const count of options.many ? [10_000, 50_000] : [10_000]) {
     for (const entry of entries) {
       const { hold, close } = await entry.make(site)
@@ -69,24 +73,31 @@ export const runBackend = Effect.fnUntraced(
     const has = (part: Options["parts"][number]) => options.parts.includes(part)
     const show = (text: string) => Effect.sync(() => console.log(`\n${backend}\n${text}`))
     const load = loadavg()[0] ?? 0
-    const figures: Record<string, unknown> = {}
+    const figures: { -readonly [K in keyof Figures]: Figures[K] } = {}
     if (has("uncontended")) {
       const entries = contenders[backend].filter(isWanted(options))
       const effort = options.quick ? { blocks: 10, loads: 3 } : { blocks: 60, loads: 12 }
       const rows = yield* Effect.promise(() => uncontended.measure(entries, site, counter, effort))
       yield* show(report.uncontended(rows))
-      figures["uncontended"] = rows
+      figures.uncontended = rows
     }
     if (has("handover")) {
       const workers = yield* crew(4)
       const rows = yield* Effect.promise(() => measureHandOver(backend, site, counter, options, workers))
       yield* show(report.handOver(rows))
-      figures["handOver"] = rows
+      figures.handOver = rows
     }
     if (has("holding")) {
       const rows = yield* Effect.promise(() => measureHolding(backend, site, counter, options))
       if (rows.length > 0) yield* show(report.holding(rows))
-      figures["holding"] = rows
+      figures.holding = rows
+    }
+    if (has("growth") && backend !== "redlock") {
+      const workers = yield* crew(4)
+      const floor = contenders[backend].find(({ kind }) => kind === "floor")
+      const rows = yield* Effect.promise(() => growth.measure(backend, site, counter, workers, floor, options.quick))
+      yield* show(report.growth(rows))
+      figures.growth = rows
     }
     if (!options.quick && options.only === undefined) yield* Effect.sync(() => save(backend, load, figures))
     yield* Effect.promise(() => counter.close())

@@ -55,6 +55,9 @@ const collect = () => {
 
 let releases: Array<Release> = []
 let lost = 0
+const onLost = () => {
+  lost++
+}
 
 const handlers: Handlers = {
   broker: async ({ port }) => {
@@ -86,19 +89,18 @@ const handlers: Handlers = {
   take: async ({ count, ttlMillis, ...subject }) => {
     const { hold } = await contenderOf(subject)
     if (hold === undefined) throw new Error(`${subject.name} does not renew`)
-    const onLost = () => {
-      lost++
+    if (releases.length === 0) {
+      // What the first locks leave behind for all others.
+      const warm = await Promise.all(Array.from({ length: 200 }, (_, i) => hold(`warm-${i}`, ttlMillis, onLost)))
+      await Promise.all(warm.map((release) => release()))
     }
-    releases = []
-    // What the first locks leave behind for all others.
-    const warm = await Promise.all(Array.from({ length: 200 }, (_, i) => hold(`warm-${i}`, ttlMillis, onLost)))
-    await Promise.all(warm.map((release) => release()))
     await sleep(500)
     const before = collect()
     const started = now()
-    let next = 0
+    let next = releases.length
+    const end = next + count
     await Promise.all(Array.from({ length: Math.min(100, count) }, async () => {
-      while (next < count) releases.push(await hold(`held-${next++}`, ttlMillis, onLost))
+      while (next < end) releases.push(await hold(`held-${next++}`, ttlMillis, onLost))
     }))
     const took = now() - started
     await sleep(500)
