@@ -120,13 +120,12 @@ layer(RedisServer.layerOwn, { excludeTestServices: true, timeout: "2 minutes" })
       const before = yield* info("stats", "total_reads_processed")
       const commands = yield* commandsOf(Effect.sleep("1 second"))
       const reads = (yield* info("stats", "total_reads_processed")) - before
-      assert.strictEqual(
-        commands.filter(([name]) =>
-          name === "evalsha"
-        ).length,
-        count,
-        "each was renewed once"
+      const renewals = commands.filter(([name]) =>
+        name === "evalsha"
       )
+      const keys = renewals.map(([, , amount]) => Number(amount))
+      assert.strictEqual(keys.reduce((sum, amount) => sum + amount, 0), count, "each was renewed once")
+      assert.isAtMost(renewals.length, 12, "many by one command")
       assert.isAtMost(reads, 25, "the server had to read a few times only")
     }))
 

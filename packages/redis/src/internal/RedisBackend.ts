@@ -13,6 +13,7 @@ import { backendName } from "./RedisCall.ts"
 import type { RedisClient } from "./RedisClient.ts"
 import { reserved } from "./RedisKeys.ts"
 import * as RedisLine from "./RedisLine.ts"
+import * as RedisRenewals from "./RedisRenewals.ts"
 import * as RedisReplicas from "./RedisReplicas.ts"
 import * as RedisScripts from "./RedisScripts.ts"
 import * as RedisServer from "./RedisServer.ts"
@@ -44,6 +45,7 @@ export const make = Effect.fnUntraced(function*(
   const { clockAhead } = yield* RedisServer.inspect(client, isCluster ? "cluster" : "standalone", commandTimeout)
   const scripts = RedisScripts.make(!isCluster)
   const verbs = RedisVerbs.make(client, scripts, clockAhead)
+  const renew = isCluster ? verbs.renew : yield* RedisRenewals.make(client, scripts, verbs)
   const attempts = RedisAttempts.make(client.keyPrefix + keyPrefix, commandTimeout)
   const wakeUps = yield* RedisWakeUps.make(client, {
     channelPrefix: keyPrefix,
@@ -93,7 +95,7 @@ export const make = Effect.fnUntraced(function*(
     check,
     tryAcquire,
     acquire,
-    renew: (request) => Effect.suspend(() => verbs.renew(attempts.find(request))),
+    renew: (request) => Effect.suspend(() => renew(attempts.find(request))),
     release
   }
 })

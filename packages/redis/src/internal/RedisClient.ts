@@ -12,6 +12,7 @@ import * as Deadlines from "./Deadlines.ts"
 import type { Driver } from "./RedisDriver.ts"
 import * as RedisDriver from "./RedisDriver.ts"
 import * as RedisError from "./RedisError.ts"
+import * as RedisWrites from "./RedisWrites.ts"
 
 /** What the server answered, and when it was asked. */
 export interface Answer {
@@ -43,7 +44,7 @@ export interface Connection {
   readonly connect: Effect.Effect<void, Failure>
   /** Waits until it is open. Fails only when it was closed for good. */
   readonly ready: Effect.Effect<void, Failure>
-  /** Writes one command now. Interruption does not take it back. */
+  /** Writes one command, in this turn of the event loop. Interruption does not take it back. */
   readonly send: (request: Request) => Effect.Effect<Answer, Failure>
   /** How many times it was opened. */
   readonly epoch: () => number
@@ -70,7 +71,8 @@ export interface Subscriber extends Connection {
 
 const ignore = () => {}
 
-const notConnected = (cause: unknown) => Effect.fail<Failure>({ _tag: "NotConnected", cause })
+const notConnected = (cause: unknown = new Error("the connection is closed")) =>
+  Effect.fail<Failure>({ _tag: "NotConnected", cause })
 
 const unknownNode = notConnected(new Error("no node of the cluster is known"))
 
@@ -81,6 +83,7 @@ const connection = Effect.fnUntraced(function*(
   const clock = yield* Clock.Clock
   const now = () => clock.monotonicTimeNanosUnsafe()
   const deadlines = yield* Deadlines.make
+  const gather = RedisWrites.gather(driver)
   const events: EventEmitter = driver
   const change = Latch.makeUnsafe(false)
   let epoch = 0
@@ -163,6 +166,7 @@ const connection = Effect.fnUntraced(function*(
         }
       )
       deadlines.add(deadline)
+      gather()
       driver.sendCommand(command)
       return Effect.sync(() => deadlines.remove(deadline))
     })

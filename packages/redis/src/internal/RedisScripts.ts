@@ -167,6 +167,15 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 `)
 
+const renewMany = script(`
+local owners = redis.call('MGET', unpack(KEYS))
+local answers = {}
+for i, key in ipairs(KEYS) do
+  answers[i] = owners[i] == ARGV[2 * i - 1] and redis.call('PEXPIRE', key, ARGV[2 * i]) or 0
+end
+return answers
+`)
+
 const confirm = script(`
 local K, fence = KEYS[1], KEYS[2]
 local owner, ttl, fencePx = ARGV[1], ARGV[2], ARGV[3]
@@ -204,6 +213,8 @@ export interface Scripts {
   readonly acquire: Script
   /** Prolongs the lease if it is still ours; answers 1 if it is. KEYS: the lock alone. */
   readonly renew: Script
+  /** As `renew`, of many. KEYS: their locks. ARGV: owner and ttl of each. Answers 1 or 0 for each. */
+  readonly renewMany: Script
   /** As `renew`, and prolongs the life of the token as well; answers the token, or nil. KEYS: the lock, its fence. */
   readonly confirm: Script
   /**
@@ -217,6 +228,7 @@ export interface Scripts {
 export const make = (countReceivers: boolean): Scripts => ({
   acquire: acquire(countReceivers),
   renew,
+  renewMany,
   confirm,
   release: release(countReceivers)
 })

@@ -46,6 +46,9 @@ const slackMicros = 1_000_000
 /** The age from which a token is given a new life, in ns: half of the time that it has beyond its lease. */
 const fenceIsOld = BigInt(fenceMillis) * 500_000n
 
+/** Whether a renewal is to prolong the life of the token as well. */
+export const isFenceOld = (attempt: Attempt, now: bigint): boolean => now - attempt.fencedAt > fenceIsOld
+
 /** How often a request may meet a server whose clock is not what we took it for. */
 const maxStale = 3
 
@@ -146,7 +149,7 @@ export const make = (client: Connection, scripts: Scripts, clockAhead: number): 
   }
 
   const renew: Verbs["renew"] = (attempt) => {
-    if (client.now() - attempt.fencedAt > fenceIsOld) return confirm(attempt)
+    if (isFenceOld(attempt, client.now())) return confirm(attempt)
     const call: RedisCall.Call = {
       operation: "renew",
       script: scripts.renew,
