@@ -40,13 +40,18 @@ export const check = (history: History, promises: Promises): Found => {
         else judge(key, other, one)
       }
     }
-    violations.push(...lostUpdates(key, list))
+    violations.push(...lostUpdates(history, promises, key, list))
   }
   return { violations, frozen: frozen.size, forgotten: forgotten.size }
 }
 
 /** The counter is read and written under the lock only, so a success never undoes a success. */
-const lostUpdates = (key: string, list: ReadonlyArray<Belief>): ReadonlyArray<Violation> => {
+const lostUpdates = (
+  history: History,
+  promises: Promises,
+  key: string,
+  list: ReadonlyArray<Belief>
+): ReadonlyArray<Violation> => {
   const violations: Array<Violation> = []
   const writes = list.flatMap((belief) => {
     const { ended, read, wrote } = belief.attempt
@@ -56,7 +61,9 @@ const lostUpdates = (key: string, list: ReadonlyArray<Belief>): ReadonlyArray<Vi
   for (const [i, write] of writes.entries()) {
     const before = writes[i - 1]
     if (before === undefined || before.n === write.read) continue
-    if (before.succeeded && write.succeeded) {
+    // What was counted by two at once, each with a right to it, may be wrong from there on.
+    const wereTwo = [before, write].some(({ belief }) => mayBeForgotten(history, promises, belief, write.at))
+    if (before.succeeded && write.succeeded && !wereTwo) {
       violations.push({
         law: "lost update",
         text: `${key}: ${describe(write.belief)} read ${write.read} after ${describe(before.belief)} wrote ${before.n}`
