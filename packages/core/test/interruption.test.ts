@@ -1,6 +1,6 @@
 import type { Lock } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
+import { Effect, Exit, Schedule, Scope } from "effect"
 import { atEveryOperation, type Cast, disturbances, run } from "./Disturbance.ts"
 
 type Form = (lock: Lock["Service"], work: Effect.Effect<void>) => Effect.Effect<unknown, unknown>
@@ -13,6 +13,18 @@ const tryAcquire: Form = (lock, work) =>
   Effect.scoped(Effect.flatMap(lock.tryAcquire("k"), (lease) => lease._tag === "Some" ? work : Effect.void))
 const earlyRelease: Form = (lock, work) =>
   Effect.scoped(Effect.flatMap(lock.acquire("k"), (lease) => Effect.andThen(work, lease.release)))
+
+/**
+ * The scope is closed where an interruption may come, and once more for sure. (An interruption within the operation of
+ * `Scope.close` that marks the scope as closed makes Effect itself forget the finalizers.)
+ */
+const closedByHand: Form = (lock, work) =>
+  Effect.flatMap(Scope.make(), (scope) =>
+    Scope.provide(lock.acquire("k"), scope).pipe(
+      Effect.andThen(work),
+      Effect.andThen(Scope.close(scope, Exit.void)),
+      Effect.onExit(() => Scope.close(scope, Exit.void))
+    ))
 
 const alone = (form: Form): Cast => ({ caller: 0, fibers: ({ lock, work }) => [form(lock, work)] })
 const amongOthers = (form: Form, strangers: boolean): Cast => ({
@@ -85,6 +97,7 @@ const cases: ReadonlyArray<readonly [name: string, cast: Cast, kinds: ReadonlyAr
   ["acquire, between two in the local line", inLine(acquire), all, true],
   ["acquire, between two of another process", amongStrangers(acquire), some, true],
   ["tryAcquire, alone", alone(tryAcquire), some, false],
+  ["acquire into a scope that is closed by hand", alone(closedByHand), some.slice(1), false],
   ["acquire and release, between two in the local line", inLine(earlyRelease), some, false],
   ["a late grant", late, some, false],
   ["a grant that is too late", tooLate, some, false],
