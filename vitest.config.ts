@@ -17,6 +17,8 @@ export default defineConfig({
           name: "servers",
           root: "test",
           include: ["**/*.test.ts"],
+          // Minutes of faults on every backend: `pnpm test:faults`, or this file by itself.
+          exclude: process.env["DLOCK_FAULTS_SEED"] === undefined ? ["faults/faults.test.ts", "node_modules/**"] : [],
           globalSetup: "./harness/globalSetup.ts",
           testTimeout: 60_000,
           hookTimeout: 120_000
