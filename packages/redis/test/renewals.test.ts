@@ -40,14 +40,15 @@ const setup = Effect.fnUntraced(function*(answer: (args: ReadonlyArray<string>, 
   return { begin, renew, renewAll, sent }
 })
 
-const isRenewed = Exit.match({ onSuccess: Option.isSome, onFailure: () => undefined })
+const isRenewed = <A, E>(exit: Exit.Exit<Option.Option<A>, E>) =>
+  Exit.match(exit, { onSuccess: (answer) => Option.isSome(answer), onFailure: () => undefined })
 
 describe("renewals that fall due together", () => {
   it.effect("are one command, and everybody gets the own answer", () =>
     Effect.gen(function*() {
       const { renewAll, sent } = yield* setup(() => [1, 0, 1])
       const exits = yield* renewAll(["a", "b", "c"])
-      assert.deepStrictEqual(exits.map(isRenewed), [true, false, true])
+      assert.deepStrictEqual(exits.map((exit) => isRenewed(exit)), [true, false, true])
       assert.deepStrictEqual(sent, [
         [scripts.renewMany.sha1, "3", "a", "b", "c", "a-owner", "30000", "b-owner", "30000", "c-owner", "30000"]
       ])
@@ -56,7 +57,7 @@ describe("renewals that fall due together", () => {
   it.effect("are as before when there is only one", () =>
     Effect.gen(function*() {
       const { renewAll, sent } = yield* setup(() => 1)
-      assert.deepStrictEqual((yield* renewAll(["a"])).map(isRenewed), [true])
+      assert.deepStrictEqual((yield* renewAll(["a"])).map((exit) => isRenewed(exit)), [true])
       assert.strictEqual(sent[0]?.[0], scripts.renew.sha1)
     }))
 
@@ -72,14 +73,14 @@ describe("renewals that fall due together", () => {
     Effect.gen(function*() {
       const { renewAll, sent } = yield* setup((args, i) => i === 0 || args[2] === "b" ? refusal : 1)
       const exits = yield* renewAll(["a", "b", "c"])
-      assert.deepStrictEqual(exits.map(isRenewed), [true, undefined, true])
+      assert.deepStrictEqual(exits.map((exit) => isRenewed(exit)), [true, undefined, true])
       assert.strictEqual(sent.length, 4)
     }))
 
   it.effect("are asked for one by one when the answer makes no sense", () =>
     Effect.gen(function*() {
       const { renewAll } = yield* setup((_, i) => i === 0 ? "?" : 1)
-      assert.deepStrictEqual((yield* renewAll(["a", "b"])).map(isRenewed), [true, true])
+      assert.deepStrictEqual((yield* renewAll(["a", "b"])).map((exit) => isRenewed(exit)), [true, true])
     }))
 
   it.effect("do not wait for one another when they may not wait as long", () =>
