@@ -54,7 +54,7 @@ const write = (name: string, content: object): void => {
 export const save = (backend: string, loadAverage: number, figures: Figures): void => {
   mkdirSync(folder, { recursive: true })
   const all: Figures = { ...read(`${folder}/${backend}.json`), ...figures }
-  write(backend, { ...machine(), loadAverage, ...all })
+  write(backend, { ...all, ...machine(), loadAverage })
   writeFileSync(`${folder}/${backend}.svg`, svg(panels(backend, all)))
 }
 
