@@ -4,7 +4,7 @@
 import { parseArgs } from "node:util"
 import type { Backend } from "./contenders/index.ts"
 
-export const parts = ["core", "uncontended", "handover", "holding", "growth"] as const
+export const parts = ["core", "uncontended", "handover", "holding", "growth", "profile"] as const
 
 export type Part = typeof parts[number]
 

@@ -5,6 +5,7 @@ import type { Bar, Panel } from "./chart.ts"
 import type { Growth } from "./growth.ts"
 import type { HandOver } from "./handOver.ts"
 import type { Holding } from "./holding.ts"
+import type { Profile } from "./profile.ts"
 import type { Uncontended } from "./uncontended.ts"
 
 /** The figures of one backend, those that were measured. */
@@ -13,6 +14,7 @@ export interface Figures {
   readonly handOver?: ReadonlyArray<HandOver> | undefined
   readonly holding?: ReadonlyArray<Holding> | undefined
   readonly growth?: ReadonlyArray<Growth> | undefined
+  readonly profile?: ReadonlyArray<Profile> | undefined
 }
 
 const bars = <A extends { readonly name: string }>(rows: ReadonlyArray<A>, value: (row: A) => number): Array<Bar> =>

@@ -4,6 +4,7 @@
 import type { Growth } from "./growth.ts"
 import type { HandOver } from "./handOver.ts"
 import type { Holding } from "./holding.ts"
+import { busy, parts, type Profile } from "./profile.ts"
 import { table } from "./table.ts"
 import type { Uncontended } from "./uncontended.ts"
 
@@ -71,4 +72,10 @@ export const growth = (rows: ReadonlyArray<Growth>): string =>
   table(
     ["growth", "amount", "µs", "to the floor", "commands"],
     rows.map((row) => [row.what, row.amount, row.micros, row.ratio, row.commands])
+  )
+
+export const profile = (rows: ReadonlyArray<Profile>): string =>
+  table(
+    ["µs per pair", "at a time", "busy", ...parts],
+    rows.map((row) => [row.name, row.concurrency, busy(row), ...parts.map((part) => row.micros[part])])
   )

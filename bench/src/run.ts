@@ -13,6 +13,7 @@ import * as handOver from "./handOver.ts"
 import * as holding from "./holding.ts"
 import type { Options } from "./options.ts"
 import type { Figures } from "./panels.ts"
+import * as profile from "./profile.ts"
 import * as report from "./report.ts"
 import { save } from "./results.ts"
 import { start } from "./sites.ts"
@@ -106,6 +107,12 @@ export const runBackend = Effect.fnUntraced(
       const rows = yield* Effect.promise(() => growth.measure(backend, site, counter, workers, floor, options.quick))
       figures.growth = rows
       yield* show(report.growth(rows))
+    }
+    if (has("profile")) {
+      const entries = contenders[backend].filter(({ kind }) => kind !== "peer").filter(isWanted(options))
+      const rows = yield* Effect.promise(() => profile.measure(entries, site, options.quick ? 2000 : 20_000))
+      figures.profile = rows
+      yield* show(report.profile(rows))
     }
     yield* Effect.promise(() => counter.close())
   },
