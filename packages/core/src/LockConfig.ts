@@ -17,12 +17,14 @@ import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as check from "./internal/configCheck.ts"
 import * as configFile from "./internal/configFile.ts"
 import * as read from "./internal/configRead.ts"
 import * as table from "./internal/configTable.ts"
 import * as defaults from "./internal/lockDefaults.ts"
-import type { Lock } from "./Lock.ts"
+import { Lock } from "./Lock.ts"
+import { LockBackend } from "./LockBackend.ts"
 
 /**
  * The configuration is wrong. `problems` has all that is, each with where it stands: a variable of the environment, or
@@ -143,6 +145,22 @@ const overGiven = (configured: Lock.Options): Effect.Effect<Lock.Options> =>
 export const layerDefaults: Layer.Layer<never, Config.ConfigError> = Layer.fresh(
   Layer.effect(LockDefaults, Effect.flatMap(lock, overGiven))
 )
+
+/**
+ * Locks over the backend that `make` makes of the configured options, with `LockDefaults` from the configuration too:
+ * what the `layerConfig` of a backend's package is.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerLock = <O, E, R>(
+  config: Config.Config<O>,
+  make: (options: O) => Effect.Effect<LockBackend["Service"], E, R>
+): Layer.Layer<Lock, E | Config.ConfigError, Exclude<R, Scope.Scope>> =>
+  Layer.provide(Lock.layer, [
+    Layer.effect(LockBackend, Effect.flatMap(config, make)),
+    layerDefaults
+  ])
 
 /**
  * Puts a YAML file below the environment, key by key, and sets `LockDefaults`. The file is `file`, else the one that

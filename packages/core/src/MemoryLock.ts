@@ -6,7 +6,7 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
-import type * as Config from "effect/Config"
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -94,4 +94,4 @@ export const layerShared = (backend: MemoryBackend): Layer.Layer<Lock> =>
  * @since 0.1.0
  */
 export const layerConfig = (): Layer.Layer<Lock, Config.ConfigError> =>
-  Layer.provide(Lock.layer, [layerBackend, LockConfig.layerDefaults])
+  LockConfig.layerLock(Config.succeed({}), () => make)

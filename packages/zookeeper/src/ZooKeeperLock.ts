@@ -233,11 +233,7 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
  */
 export const layerConfig = (
   config: Config.Wrap<Options> = LockConfig.zookeeper
-): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
-  Layer.provide(Lock.layer, [
-    Layer.effect(LockBackend, Effect.flatMap(Config.unwrap(config), make)),
-    LockConfig.layerDefaults
-  ])
+): Layer.Layer<Lock, LockBackendError | Config.ConfigError> => LockConfig.layerLock(Config.unwrap(config), make)
 
 /**
  * The `LockBackend` alone, over a client that you made, connected, and will close; see `makeClient`.
