@@ -35,8 +35,7 @@ describe("a lease", () => {
     }))
 
   it.effect("renewed by hand has its whole ttl again, counted from the request", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k", { ttl: "10 seconds", renew: false })
       yield* elapse(seconds(9))
       yield* lease.renew
@@ -50,8 +49,7 @@ describe("a lease", () => {
     }))
 
   it.effect("renewing by hand tells the backend's error, and that it was lost", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k", { ttl: "10 seconds" })
       backend.script("renew", { fails: "Unreachable" })
       assertError(yield* Effect.flip(lease.renew), { _tag: "LockBackendError", reason: "Unreachable" })
@@ -62,8 +60,7 @@ describe("a lease", () => {
     }))
 
   it.effect("with renew: false is never renewed by itself, also after a renewal by hand failed", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k", { ttl: "10 seconds", renew: false })
       backend.script("renew", { fails: "Unreachable" })
       yield* Effect.flip(lease.renew)
@@ -75,8 +72,7 @@ describe("a lease", () => {
     }))
 
   it.effect("lost fails as soon as the lease is lost, for everybody who asked and who asks later", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k")
       const watchers = yield* Effect.all([start(lease.lost), start(lease.lost), start(lease.lost)])
       yield* Fiber.interrupt(watchers[2])
@@ -94,8 +90,7 @@ describe("a lease", () => {
     }))
 
   it.effect("lost never completes after a release", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k")
       const before = yield* start(lease.lost)
       yield* lease.release
@@ -107,8 +102,7 @@ describe("a lease", () => {
     }))
 
   it.effect("is released once, however often and by however many", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { before: 20 })
       const scope = yield* Scope.make()
       const lease = yield* Scope.provide(lock.acquire("k"), scope)
@@ -122,8 +116,7 @@ describe("a lease", () => {
     }))
 
   it.effect("interrupting a release does not stop it", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { before: 20 })
       const lease = yield* lock.acquire("k")
       const release = yield* start(lease.release)
@@ -135,8 +128,7 @@ describe("a lease", () => {
     }))
 
   it.effect("tells the error of a release that fails, and gives back in the background", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k")
       backend.always("release", { arrives: false, fails: "Unreachable" })
       const release = yield* start(lease.release)
@@ -151,8 +143,7 @@ describe("a lease", () => {
     }))
 
   it.effect("a loss as JSON has the token as text", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const fiber = yield* start(lock.withLock("k", Effect.never, { owner: "me" }))
       backend.revoke("k")
       yield* settle

@@ -8,7 +8,6 @@ import {
   elapse,
   ended,
   errorOf,
-  fixture,
   isPending,
   scenario,
   seconds,
@@ -18,8 +17,7 @@ import {
 
 describe("withLock", () => {
   it.effect("data-first and data-last, with an effect and with a function of the lease", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const results = yield* Effect.all([
         withLock("k", Effect.succeed(1)),
         withLock("k", (lease) => Effect.succeed(lease.fencingToken)),
@@ -33,8 +31,7 @@ describe("withLock", () => {
     }))
 
   it.effect("takes the key, runs the program, closes what it opened, and only then gives the key back", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       backend.always("release", { onServed: () => events.push("released") })
       yield* lock.withLock(
@@ -50,8 +47,7 @@ describe("withLock", () => {
     }))
 
   it.effect("gives back whatever becomes of the program", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const failed = yield* Effect.exit(lock.withLock("k", Effect.fail("no")))
       assert.deepStrictEqual(failed, Exit.fail("no"), "the program's own error")
       const died = yield* Effect.exit(lock.withLock("k", Effect.die("oh")))
@@ -66,8 +62,7 @@ describe("withLock", () => {
     }))
 
   it.effect("interrupting the caller interrupts the program, waits for its finalizers, and gives back", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       backend.always("release", { onServed: () => events.push("released") })
       const finalizer = Effect.andThen(Effect.sleep(10), Effect.sync(() => events.push("finalized")))
@@ -81,8 +76,7 @@ describe("withLock", () => {
     }))
 
   it.effect("can be repeated, retried and looped inside one outer scope", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       let runs = 0
       const once = lock.withLock(
         "k",
@@ -98,8 +92,7 @@ describe("withLock", () => {
     }))
 
   it.effect("ends the fibers that the program leaves behind before the key is given back", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       backend.always("release", { onServed: () => events.push("released") })
       const child = Effect.onInterrupt(Effect.never, () => Effect.sync(() => events.push("child ended")))
@@ -108,8 +101,7 @@ describe("withLock", () => {
     }))
 
   it.effect("works in an uninterruptible region, and is interrupted there by a loss", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const fiber = yield* start(Effect.uninterruptible(lock.withLock("k", Effect.never)))
       backend.revoke("k")
       yield* settle
@@ -120,8 +112,7 @@ describe("withLock", () => {
 
 describe("withLockIfAvailable", () => {
   it.effect("runs the program when the key is free, and answers none at once when it is not", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       const free = yield* Effect.all([
         withLockIfAvailable("k", Effect.succeed(1)),
@@ -143,8 +134,7 @@ describe("withLockIfAvailable", () => {
 
 describe("acquire and tryAcquire", () => {
   it.effect("hold the key until the scope closes", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const both = Effect.all([acquire("a"), tryAcquire("b")]).pipe(Effect.provideService(Lock, lock))
       const [a, b] = yield* Effect.scoped(Effect.tap(both, ([a, b]) =>
         Effect.gen(function*() {
@@ -158,8 +148,7 @@ describe("acquire and tryAcquire", () => {
     }))
 
   it.effect("into a scope that is closed already gives back at once", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const scope = yield* Scope.make()
       yield* Scope.close(scope, Exit.void)
       const lease = yield* Scope.provide(lock.acquire("k"), scope)
@@ -170,8 +159,7 @@ describe("acquire and tryAcquire", () => {
 
 describe("two Lock layers in one program", () => {
   it.effect("exclude each other, and each has a line of its own", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const other = yield* build(backend, yield* Effect.scope)
       const order: Array<string> = []
       const work = (name: string) => Effect.andThen(Effect.sync(() => order.push(name)), Effect.sleep(seconds(1)))
@@ -189,8 +177,7 @@ describe("two Lock layers in one program", () => {
 
 describe("retry", () => {
   it.effect("attempts on the schedule instead of waiting in line, and is held when the schedule is over", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       const holder = yield* start(stranger.withLock("k", Effect.never))
       const retry = Schedule.upTo(Schedule.spaced("1 second"), { times: 2 })
@@ -209,11 +196,12 @@ describe("retry", () => {
     }))
 
   it.effect("a schedule sees the error, and does not see errors of the backend", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const seen: Array<string> = []
-      const retry = Schedule.tap(Schedule.passthrough(Schedule.forever), ({ input }) =>
-        Effect.sync(() => seen.push(String(input))))
+      const retry = Schedule.tap(
+        Schedule.passthrough(Schedule.forever),
+        ({ input }) => Effect.sync(() => seen.push(String(input)))
+      )
       backend.script("tryAcquire", { fails: "Rejected" })
       const exit = yield* Effect.exit(lock.withLock("k", Effect.void, { retry }))
       assertError(errorOf(exit, "the backend's error"), { _tag: "LockBackendError", reason: "Rejected" })
@@ -222,8 +210,7 @@ describe("retry", () => {
     }))
 
   it.effect("a schedule that throws is a defect, and nothing is left", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       yield* lock.acquire("k")
       const retry = Schedule.map(Schedule.spaced("1 second"), () => {
         throw new Error("schedule")
@@ -234,8 +221,7 @@ describe("retry", () => {
     }))
 
   it.effect("ends with the timeout", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       yield* start(stranger.withLock("k", Effect.never))
       const options = { retry: Schedule.spaced("1 second"), timeout: "2500 millis" } as const

@@ -7,8 +7,8 @@ import {
   elapse,
   ended,
   errorOf,
-  fixture,
   isPending,
+  jumping,
   jumpingClock,
   scenario,
   seconds,
@@ -20,8 +20,7 @@ const ttl = { ttl: "9 seconds" } as const
 
 describe("a grant that was long on its way", () => {
   it.effect("is believed when less than a third of the ttl is gone", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: 2999 })
       yield* start(lock.withLock("k", Effect.never, ttl))
       yield* elapse(2999)
@@ -29,8 +28,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("is confirmed by a renewal first when a third is gone", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const runs: Array<number> = []
       backend.script("acquire", { after: 3000 })
       backend.script("tryAcquire", { after: 3000 })
@@ -48,8 +46,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("has the token of the confirmation", () =>
-    scenario(function*() {
-      const { backend } = yield* fixture()
+    scenario(function*({ backend }) {
       backend.script("acquire", { after: seconds(3) })
       const confirming = {
         ...backend,
@@ -63,8 +60,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("and that the backend no longer knows is not believed, though its time is not over", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: seconds(3) })
       backend.script("tryAcquire", { after: seconds(3) })
       const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.owner), ttl))
@@ -80,8 +76,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("whose time is over means: still waiting, with a new owner", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: seconds(10) })
       const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.fencingToken), ttl))
       yield* elapse(seconds(10))
@@ -91,8 +86,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("whose time is over is none for an attempt that does not wait", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("tryAcquire", { after: seconds(10) })
       const section = yield* start(lock.withLockIfAvailable("k", Effect.die("run"), ttl))
       yield* elapse(seconds(10))
@@ -101,8 +95,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("keeps its place in the local line while it waits again, until its timeout", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const order: Array<number> = []
       backend.script("acquire", { after: seconds(10) }, { after: seconds(10) }, { after: seconds(1) })
       const work = (i: number) => lock.withLock("k", Effect.sync(() => order.push(i)), ttl)
@@ -117,8 +110,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("whose confirmation fails is given back, and fails those behind", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: seconds(3) })
       backend.script("renew", { fails: "Unreachable" })
       const sections = yield* Effect.forEach([1, 2], () => start(lock.withLock("k", Effect.die("run"), ttl)))
@@ -130,8 +122,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("whose confirmation hangs ends with the timeout or an interruption", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("acquire", { after: seconds(3) })
       backend.always("renew", { after: "never" })
       const timed = yield* start(lock.withLock("k", Effect.die("run"), { ...ttl, timeout: "5 seconds" }))
@@ -143,8 +134,7 @@ describe("a grant that was long on its way", () => {
     }))
 
   it.effect("late out of a dead network never starts a section, however often", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("acquire", { after: seconds(20) })
       const section = yield* start(lock.withLock("k", Effect.die("run"), { ...ttl, timeout: "2 minutes" }))
       yield* elapse(seconds(120))
@@ -156,112 +146,87 @@ describe("a grant that was long on its way", () => {
 
 describe("a machine that slept", () => {
   it.effect("asks whether its leases outlived that, and goes on when they did", () =>
-    scenario(function*() {
-      const { clock, sleep } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        const section = yield* start(lock.withLock("k", Effect.never))
-        const lease = yield* lock.acquire("other", { renew: false })
-        yield* sleep(5000)
-        assert.isFalse(yield* lease.isHeld, "nobody knows")
-        yield* elapse(seconds(1))
-        assert.strictEqual(backend.count("renew"), 2, "noticed within a second")
-        assert.isTrue(yield* lease.isHeld, "now it is known")
-        assert.isTrue(isPending(section))
-        yield* elapse(seconds(5))
-        assert.strictEqual(backend.count("renew"), 2, "asked once")
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, lock, sleep }) {
+      const section = yield* start(lock.withLock("k", Effect.never))
+      const lease = yield* lock.acquire("other", { renew: false })
+      yield* sleep(5000)
+      assert.isFalse(yield* lease.isHeld, "nobody knows")
+      yield* elapse(seconds(1))
+      assert.strictEqual(backend.count("renew"), 2, "noticed within a second")
+      assert.isTrue(yield* lease.isHeld, "now it is known")
+      assert.isTrue(isPending(section))
+      yield* elapse(seconds(5))
+      assert.strictEqual(backend.count("renew"), 2, "asked once")
     }))
 
   it.effect("has lost what the backend says it has lost", () =>
-    scenario(function*() {
-      const { clock, sleep } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        const section = yield* start(lock.withLock("k", Effect.never))
-        yield* sleep(60_000)
-        backend.forget("k")
-        yield* elapse(seconds(1))
-        assertError(errorOf(ended(section, "asked"), "lost"), { _tag: "LockLost", reason: "taken" })
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, lock, sleep }) {
+      const section = yield* start(lock.withLock("k", Effect.never))
+      yield* sleep(60_000)
+      backend.forget("k")
+      yield* elapse(seconds(1))
+      assertError(errorOf(ended(section, "asked"), "lost"), { _tag: "LockLost", reason: "taken" })
     }))
 
   it.effect("and a program that ended before anybody noticed: its lease is confirmed first", () =>
-    scenario(function*() {
-      const { clock, sleep } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        assert.strictEqual(yield* lock.withLock("k", Effect.as(sleep(5000), 1)), 1, "it outlived that")
-        assert.strictEqual(backend.count("renew"), 1)
-        const slept = Effect.andThen(sleep(60_000), Effect.sync(() => backend.forget("k")))
-        const lost = yield* Effect.exit(lock.withLock("k", slept))
-        assertError(errorOf(lost, "gone"), { _tag: "LockLost", reason: "taken" })
-        backend.script("renew", { fails: "Unreachable" })
-        const unknown = yield* Effect.exit(lock.withLock("k", sleep(60_000)))
-        assertError(errorOf(unknown, "not known"), { _tag: "LockLost", reason: "expired" })
-        backend.script("renew", { dies: "defect" })
-        const died = yield* Effect.exit(lock.withLock("k", sleep(60_000)))
-        assertError(errorOf(died, "not known"), { _tag: "LockLost", reason: "expired" })
-        backend.always("renew", { after: "never" })
-        const hangs = yield* start(lock.withLock("k", sleep(60_000)))
-        yield* elapse(seconds(40))
-        assertError(errorOf(ended(hangs, "at the deadline"), "not known"), { _tag: "LockLost", reason: "expired" })
-        yield* settle
-        assertClean(backend)
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, lock, sleep }) {
+      assert.strictEqual(yield* lock.withLock("k", Effect.as(sleep(5000), 1)), 1, "it outlived that")
+      assert.strictEqual(backend.count("renew"), 1)
+      const slept = Effect.andThen(sleep(60_000), Effect.sync(() => backend.forget("k")))
+      const lost = yield* Effect.exit(lock.withLock("k", slept))
+      assertError(errorOf(lost, "gone"), { _tag: "LockLost", reason: "taken" })
+      backend.script("renew", { fails: "Unreachable" })
+      const unknown = yield* Effect.exit(lock.withLock("k", sleep(60_000)))
+      assertError(errorOf(unknown, "not known"), { _tag: "LockLost", reason: "expired" })
+      backend.script("renew", { dies: "defect" })
+      const died = yield* Effect.exit(lock.withLock("k", sleep(60_000)))
+      assertError(errorOf(died, "not known"), { _tag: "LockLost", reason: "expired" })
+      backend.always("renew", { after: "never" })
+      const hangs = yield* start(lock.withLock("k", sleep(60_000)))
+      yield* elapse(seconds(40))
+      assertError(errorOf(ended(hangs, "at the deadline"), "not known"), { _tag: "LockLost", reason: "expired" })
+      yield* settle
+      assertClean(backend)
     }))
 
   it.effect("while it waited for its grant confirms it", () =>
-    scenario(function*() {
-      const { clock, sleep } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        backend.script("acquire", { after: 500 })
-        const section = yield* start(lock.withLock("k", Effect.succeed(1)))
-        yield* sleep(5000)
-        yield* elapse(500)
-        assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(1))
-        assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "release"])
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, lock, sleep }) {
+      backend.script("acquire", { after: 500 })
+      const section = yield* start(lock.withLock("k", Effect.succeed(1)))
+      yield* sleep(5000)
+      yield* elapse(500)
+      assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(1))
+      assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "release"])
     }))
 
   it.effect("while it confirmed confirms again", () =>
-    scenario(function*() {
-      const { clock, sleep } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        backend.script("acquire", { after: 500 })
-        backend.script("renew", { after: 500 })
-        const section = yield* start(lock.withLock("k", Effect.sync(() => backend.count("renew"))))
-        yield* sleep(5000)
-        yield* elapse(500)
-        yield* sleep(5000)
-        yield* elapse(500)
-        assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(2))
-        assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "renew", "release"])
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, lock, sleep }) {
+      backend.script("acquire", { after: 500 })
+      backend.script("renew", { after: 500 })
+      const section = yield* start(lock.withLock("k", Effect.sync(() => backend.count("renew"))))
+      yield* sleep(5000)
+      yield* elapse(500)
+      yield* sleep(5000)
+      yield* elapse(500)
+      assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(2))
+      assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "renew", "release"])
     }))
 
   it.effect("and a clock set back, or forward by little, is no sleep", () =>
-    scenario(function*() {
-      const { clock, sleep } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        const section = yield* start(lock.withLock("k", Effect.never))
-        yield* sleep(-60_000)
-        yield* elapse(seconds(2))
-        yield* sleep(300)
-        yield* elapse(seconds(2))
-        assert.strictEqual(backend.count("renew"), 0)
-        assert.isTrue(isPending(section))
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, lock, sleep }) {
+      const section = yield* start(lock.withLock("k", Effect.never))
+      yield* sleep(-60_000)
+      yield* elapse(seconds(2))
+      yield* sleep(300)
+      yield* elapse(seconds(2))
+      assert.strictEqual(backend.count("renew"), 0)
+      assert.isTrue(isPending(section))
     }))
 })
 
 describe("a caller with a clock of its own", () => {
   it.effect("changes nothing: the time of a lease is the time of the layer", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const { block, clock } = yield* jumpingClock
       yield* block(1_000_000)
       const section = yield* start(

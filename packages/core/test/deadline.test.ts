@@ -1,14 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit } from "effect"
+import { Effect, Exit } from "effect"
 import {
   assertClean,
   assertError,
   elapse,
   ended,
   errorOf,
-  fixture,
   isPending,
-  jumpingClock,
+  jumping,
   scenario,
   seconds,
   settle,
@@ -30,8 +29,7 @@ describe("the deadline", () => {
       ["throw", { throws: new Error("thrown") }]
     ] as const
   )("comes when it comes, and not later, though renewals %s", ([, step]) =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("renew", step)
       const interrupted: Array<string> = []
       const program = Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push("program")))
@@ -50,8 +48,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("counts from the time before the request, by the backend's word", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: "3 seconds" })
       const section = yield* start(lock.withLock("k", Effect.never, { ...ttl, renew: false }))
       yield* elapse(deadline - 1)
@@ -61,8 +58,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("moves with every answered renewal, and only with those", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const section = yield* start(lock.withLock("k", Effect.never, ttl))
       yield* elapse(seconds(60))
       const renewals = backend.log.filter(({ verb }) => verb === "renew")
@@ -77,8 +73,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("a renewal that fails is tried again soon, ever less often, and saves the lease", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const section = yield* start(lock.withLock("k", Effect.never))
       backend.always("renew", { arrives: false, fails: "Unreachable" })
       yield* elapse(seconds(25))
@@ -94,8 +89,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("a renewal that is answered with none is a loss at once", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const section = yield* start(lock.withLock("k", Effect.never, ttl))
       const lease = yield* lock.acquire("other", ttl)
       backend.forget("k")
@@ -109,8 +103,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("a loss that the backend pushes is a loss at once", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       for (const reason of ["session", "taken", "expired"] as const) {
         const section = yield* start(lock.withLock("k", Effect.never))
         backend.requests[backend.requests.length - 1]?.onLost(reason)
@@ -121,8 +114,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("a loss that is pushed before the grant is known, or after the release, harms nobody", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: 100 })
       const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.owner)))
       const [first] = backend.requests
@@ -140,8 +132,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("ends the program, whose finalizers run before the answer", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       const program = Effect.onInterrupt(
         Effect.never,
@@ -159,8 +150,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("a program that catches everything, or fails by itself while it is interrupted, can not hide the loss", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const programs: ReadonlyArray<Effect.Effect<unknown, string>> = [
         Effect.catchCause(Effect.never, () => Effect.succeed("caught")),
         Effect.exit(Effect.never),
@@ -182,31 +172,26 @@ describe("the deadline", () => {
     }))
 
   it.effect("is read once more when the program has ended: nobody could interrupt a blocked event loop", () =>
-    scenario(function*() {
-      const { block, clock } = yield* jumpingClock
-      yield* Effect.gen(function*() {
-        const { backend, lock } = yield* fixture()
-        const late = yield* Effect.exit(lock.withLock("k", Effect.as(block(deadline), "done"), ttl))
-        assertError(errorOf(late, "late"), { _tag: "LockLost", reason: "expired" })
-        const inTime = yield* lock.withLock("k", Effect.as(block(deadline - 1), "done"), ttl)
-        assert.strictEqual(inTime, "done")
-        const failed = yield* Effect.exit(lock.withLock("k", Effect.andThen(block(deadline), Effect.fail("mine")), ttl))
-        assertError(errorOf(failed, "late"), { _tag: "LockLost" })
-        const closing = Effect.addFinalizer(() => block(deadline))
-        assertError(errorOf(yield* Effect.exit(lock.withLock("k", closing, ttl)), "late"), { _tag: "LockLost" })
-        const none = yield* Effect.exit(lock.withLockIfAvailable("k", block(deadline), ttl))
-        assertError(errorOf(none, "late"), { _tag: "LockLost" })
-        assertClean(backend)
-        const lease = yield* lock.acquire("k", ttl)
-        yield* block(deadline)
-        assert.isFalse(yield* lease.isHeld, "a lease knows it too")
-        assertError(yield* Effect.flip(lease.lost), { reason: "expired" })
-      }).pipe(Effect.provideService(Clock.Clock, clock))
+    jumping(function*({ backend, block, lock }) {
+      const late = yield* Effect.exit(lock.withLock("k", Effect.as(block(deadline), "done"), ttl))
+      assertError(errorOf(late, "late"), { _tag: "LockLost", reason: "expired" })
+      const inTime = yield* lock.withLock("k", Effect.as(block(deadline - 1), "done"), ttl)
+      assert.strictEqual(inTime, "done")
+      const failed = yield* Effect.exit(lock.withLock("k", Effect.andThen(block(deadline), Effect.fail("mine")), ttl))
+      assertError(errorOf(failed, "late"), { _tag: "LockLost" })
+      const closing = Effect.addFinalizer(() => block(deadline))
+      assertError(errorOf(yield* Effect.exit(lock.withLock("k", closing, ttl)), "late"), { _tag: "LockLost" })
+      const none = yield* Effect.exit(lock.withLockIfAvailable("k", block(deadline), ttl))
+      assertError(errorOf(none, "late"), { _tag: "LockLost" })
+      assertClean(backend)
+      const lease = yield* lock.acquire("k", ttl)
+      yield* block(deadline)
+      assert.isFalse(yield* lease.isHeld, "a lease knows it too")
+      assertError(yield* Effect.flip(lease.lost), { reason: "expired" })
     }))
 
   it.effect("of maxHold comes in spite of renewals", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const section = yield* start(lock.withLock("k", Effect.never, { ...ttl, maxHold: "1 minute" }))
       yield* elapse(seconds(60) - 1)
       assert.isTrue(isPending(section))
@@ -219,8 +204,7 @@ describe("the deadline", () => {
     }))
 
   it.effect("is kept when time moves in large steps", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const section = yield* start(lock.withLock("k", Effect.as(Effect.sleep("1 hour"), 1)))
       yield* elapse(seconds(3600))
       assert.deepStrictEqual(ended(section, "held for an hour"), Exit.succeed(1))

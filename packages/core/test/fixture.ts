@@ -3,7 +3,7 @@
  */
 import type { Lock, LockBackend } from "@dlock/core"
 import { assert } from "@effect/vitest"
-import { Effect, Exit, type Fiber, Scope } from "effect"
+import { Clock, Effect, Exit, type Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine } from "../src/internal/engine.ts"
 import { make } from "../src/internal/section.ts"
@@ -13,15 +13,6 @@ export const seconds = (n: number) => n * 1000
 
 /** Turns of the event loop, without time: whatever can go on, goes on. */
 export const settle = Effect.repeat(Effect.yieldNow, { times: 5 })
-
-/** A test. What it leaves behind is given back when it has ended, for which time must go on. */
-export const scenario = <Eff extends Effect.Effect<unknown, unknown, unknown>, A>(
-  body: () => Generator<Eff, A, never>
-) =>
-  Effect.onExit(
-    Effect.gen(body),
-    () => Effect.forkDetach(Effect.repeat(TestClock.adjust("1 second"), { times: 15 }))
-  )
 
 /** Forks and lets it run until it waits. */
 export const start = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -96,6 +87,8 @@ export const jumpingClock = Effect.map(TestClock.testClockWith(Effect.succeed), 
   }
 })
 
+export type JumpingClock = Effect.Success<typeof jumpingClock>
+
 export interface Fixture {
   readonly lock: Lock["Service"]
   readonly backend: ScriptedBackend.ScriptedBackend
@@ -116,3 +109,24 @@ export const fixture = Effect.fnUntraced(function*(
   const lock = yield* build(backend, scope)
   return { lock, backend, close: Scope.close(scope, Exit.void) }
 })
+
+/** What a test leaves behind is given back when it has ended, for which time must go on. */
+const ending = <A, E, R>(test: Effect.Effect<A, E, R>) =>
+  Effect.onExit(test, () => Effect.forkDetach(Effect.repeat(TestClock.adjust("1 second"), { times: 15 })))
+
+/** A test with a lock over a scripted backend. */
+export const scenario = <Eff extends Effect.Effect<unknown, unknown, unknown>, A>(
+  body: (fixture: Fixture) => Generator<Eff, A, never>
+) => ending(Effect.flatMap(fixture(), (made) => Effect.gen(() => body(made))))
+
+/** The same by a clock that can jump. */
+export const jumping = <Eff extends Effect.Effect<unknown, unknown, unknown>, A>(
+  body: (fixture: Fixture & Pick<JumpingClock, "sleep" | "block">) => Generator<Eff, A, never>
+) =>
+  ending(
+    Effect.flatMap(jumpingClock, ({ block, clock, sleep }) =>
+      Effect.flatMap(fixture(), (made) =>
+        Effect.gen(() => body({ ...made, block, sleep }))).pipe(
+          Effect.provideService(Clock.Clock, clock)
+        ))
+  )

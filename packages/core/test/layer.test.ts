@@ -7,7 +7,6 @@ import {
   elapse,
   ended,
   errorOf,
-  fixture,
   isPending,
   scenario,
   seconds,
@@ -17,8 +16,7 @@ import {
 
 describe("closing the layer", () => {
   it.effect("ends sections and leases, and gives them back", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       const events: Array<string> = []
       backend.always("release", { before: 10, onServed: () => events.push("released") })
       const program = Effect.onInterrupt(Effect.never, () =>
@@ -38,8 +36,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("ends those who ask and those who stand in line, and gives back what they may have got", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       const holder = yield* start(stranger.withLock("k", Effect.never))
       const asking = yield* Effect.all([
@@ -58,8 +55,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("answers those in the local line at once, though the release before them hangs", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       backend.always("release", { before: seconds(10) })
       yield* start(lock.withLock("k", Effect.never))
       const waiter = yield* start(lock.withLock("k", Effect.die("run")))
@@ -71,8 +67,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("waits a second for what hangs, and no longer", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       backend.always("release", { before: seconds(10) })
       const section = yield* start(lock.withLock("a", Effect.never))
       yield* lock.acquire("b")
@@ -87,8 +82,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("tries a failing release again while it waits", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       backend.script("release", { arrives: false, fails: "Unreachable" }, { arrives: false, fails: "Timeout" })
       yield* lock.acquire("k")
       const closing = yield* start(close)
@@ -98,8 +92,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("refuses whoever asks afterwards, and nothing is sent", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       yield* close
       for (
         const ask of [
@@ -116,8 +109,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("before the scope of a lease does not hold up that scope", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       backend.always("release", { before: seconds(10) })
       const scoped = yield* start(Effect.scoped(Effect.gen(function*() {
         const lease = yield* lock.acquire("k")
@@ -130,8 +122,7 @@ describe("closing the layer", () => {
     }))
 
   it.effect("while nothing is held is at once, and leaves nothing", () =>
-    scenario(function*() {
-      const { backend, close, lock } = yield* fixture()
+    scenario(function*({ backend, close, lock }) {
       yield* lock.withLock("k", Effect.void)
       yield* close
       assertClean(backend)

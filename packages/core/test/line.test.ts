@@ -17,11 +17,12 @@ import {
 
 describe("the local line", () => {
   it.effect("is first come, first served, and only the head talks to the backend", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const order: Array<number> = []
-      const fibers = yield* Effect.forEach(Array.from({ length: 10 }, (_, i) => i), (i) =>
-        start(lock.withLock("k", Effect.andThen(Effect.sync(() => order.push(i)), Effect.sleep(seconds(1))))))
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 10 }, (_, i) => i),
+        (i) => start(lock.withLock("k", Effect.andThen(Effect.sync(() => order.push(i)), Effect.sleep(seconds(1)))))
+      )
       assert.strictEqual(backend.log.length, 1, "nine stand in line in memory")
       yield* elapse(seconds(10))
       yield* Fiber.joinAll(fibers)
@@ -30,8 +31,7 @@ describe("the local line", () => {
     }))
 
   it.effect("of one key does not hold up another key", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const holder = yield* start(lock.withLock("a", Effect.never))
       const waiter = yield* start(lock.withLock("a", Effect.never))
       assert.strictEqual(yield* lock.withLock("b", Effect.succeed(1)), 1)
@@ -40,8 +40,7 @@ describe("the local line", () => {
     }))
 
   it.effect("a waiter that is interrupted leaves at once, from any place, without a word to the backend", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const order: Array<number> = []
       const holder = yield* start(lock.withLock("k", Effect.never))
       const waiters = yield* Effect.forEach(
@@ -60,8 +59,7 @@ describe("the local line", () => {
     }))
 
   it.effect("the next request goes out together with the release before it", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { before: 50, after: 50 })
       const first = yield* start(lock.withLock("k", Effect.sleep(seconds(1))))
       const second = yield* start(lock.withLock("k", Effect.void))
@@ -80,8 +78,7 @@ describe("the local line", () => {
     }))
 
   it.effect("a caller who asks while the release is on its way stands at the head", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { before: 50, after: 50 })
       const first = yield* start(lock.withLock("k", Effect.void))
       const second = yield* start(lock.withLock("k", Effect.void))
@@ -92,8 +89,7 @@ describe("the local line", () => {
     }))
 
   it.effect("a renewal in flight is answered first, then the release goes out, then the next request", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("renew", { before: 100 })
       const first = yield* start(lock.withLock("k", Effect.sleep(10_050)))
       const second = yield* start(lock.withLock("k", Effect.void))
@@ -142,8 +138,7 @@ describe("the local line", () => {
   )
 
   it.effect("a head that times out or is interrupted makes room for the next", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       const holder = yield* start(stranger.withLock("k", Effect.never))
       const first = yield* start(lock.withLock("k", Effect.void, { timeout: "1 second" }))
@@ -161,8 +156,7 @@ describe("the local line", () => {
     }))
 
   it.effect("after a loss the place is free when the release is answered, not before", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const first = yield* start(lock.withLock("k", Effect.never))
       const second = yield* start(lock.withLock("k", Effect.succeed(2)))
       backend.always("release", { before: 300 })
@@ -177,8 +171,7 @@ describe("the local line", () => {
     }))
 
   it.effect("after a loss the place is free when the release has failed", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       yield* start(lock.withLock("k", Effect.never))
       const second = yield* start(lock.withLock("k", Effect.succeed(2)))
       backend.script("release", { arrives: false, after: 300, fails: "Timeout" })
@@ -190,8 +183,7 @@ describe("the local line", () => {
     }))
 
   it.effect("a backend that throws or dies does not block the line", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { dies: "defect" }, { throws: new Error("thrown") })
       backend.script("tryAcquire", { dies: "defect" }, { throws: new Error("thrown") })
       for (let i = 0; i < 2; i++) {
@@ -203,8 +195,7 @@ describe("the local line", () => {
     }))
 
   it.effect("of 20,000 short sections neither nests nor starves", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       let count = 0
       let deepest = 0
       let depth = 0
@@ -228,8 +219,7 @@ describe("the local line", () => {
     }))
 
   it.effect("whoever gives back is answered before the next section runs to its end", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       const order: Array<string> = []
       const gate = Effect.callback<void>((resume) => {
         queueMicrotask(() => resume(Effect.void))

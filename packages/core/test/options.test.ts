@@ -43,8 +43,7 @@ describe("bad requests are refused before anything is sent", () => {
   ]
 
   it.effect.each(bad)("%s", ([, key, options, problem]) =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const calls = [
         Effect.asVoid(lock.withLock(key, Effect.die("run"), options)),
         Effect.asVoid(lock.withLockIfAvailable(key, Effect.die("run"), options)),
@@ -77,8 +76,7 @@ describe("bad requests are refused before anything is sent", () => {
     }))
 
   it.effect("keys and owners at the limits are good", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       for (const key of ["x".repeat(1024), "\u20ac".repeat(341), " ", "\u{1f512}", "a/b{c}'\"\\\n\0"]) {
         assert.strictEqual(yield* lock.withLock(key, (lease) => Effect.succeed(lease.key)), key)
       }
@@ -88,8 +86,7 @@ describe("bad requests are refused before anything is sent", () => {
 
 describe("defaults and the owner", () => {
   it.effect("30 seconds, renewed every 10, for as long as the program takes", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const fiber = yield* start(lock.withLock("k", Effect.sleep("10 minutes")))
       const [request] = backend.requests
       assert.deepStrictEqual(request?.ttl, Duration.seconds(30))
@@ -104,8 +101,7 @@ describe("defaults and the owner", () => {
     }))
 
   it.effect("the owner is the label and something unique, fresh for each attempt", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const owner = lock.withLock("k", (lease) => Effect.succeed(lease.owner), { owner: "worker 7" })
       const [a, b] = [yield* owner, yield* owner]
       assert.match(a, /^worker 7\/[0-9a-f-]{36}$/)
@@ -115,8 +111,7 @@ describe("defaults and the owner", () => {
     }))
 
   it.effect("ttl and renew reach the backend", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const fiber = yield* start(lock.withLock("k", Effect.never, { ttl: "10 seconds", renew: "2 seconds" }))
       assert.deepStrictEqual(backend.requests[0]?.ttl, Duration.seconds(10))
       yield* elapse(seconds(20))
@@ -127,8 +122,7 @@ describe("defaults and the owner", () => {
     }))
 
   it.effect("an interval that the ttl has no room for does not cost the lease", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       const fiber = yield* start(lock.withLock("k", Effect.never, { ttl: "10 seconds", renew: "9.95 seconds" }))
       yield* elapse(seconds(60))
       assert.isTrue(isPending(fiber), "it was renewed in time")
@@ -137,8 +131,7 @@ describe("defaults and the owner", () => {
 
 describe("timeout", () => {
   it.effect("answers in time while another owner holds the key, and nothing stays queued", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       const holder = yield* start(stranger.withLock("k", Effect.never))
       const waiters = yield* Effect.all([
@@ -158,8 +151,7 @@ describe("timeout", () => {
     }))
 
   it.effect("answers in time though the backend hangs, in asking and in giving back", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("acquire", { before: "1 minute" })
       backend.always("release", { before: "1 minute" })
       const section = yield* start(lock.withLock("k", Effect.void, { timeout: "3 seconds" }))
@@ -173,8 +165,7 @@ describe("timeout", () => {
     }))
 
   it.effect("of zero is one attempt, and takes a free key also from a backend that takes its time", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("tryAcquire", { before: 20, after: 20 })
       const fiber = yield* start(lock.withLock("k", Effect.succeed("mine"), { timeout: 0 }))
       yield* elapse(40)
@@ -188,8 +179,7 @@ describe("timeout", () => {
     }))
 
   it.effect("does not count once the lock is held", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       const fiber = yield* start(lock.withLock("k", Effect.as(Effect.sleep("1 minute"), 1), { timeout: "1 second" }))
       yield* elapse(seconds(60))
       assert.deepStrictEqual(ended(fiber, "the program has its time"), Exit.succeed(1))
@@ -200,8 +190,7 @@ describe("reentry", () => {
   const reentry = { _tag: "LockUnavailable", reason: "reentry" }
 
   it.effect("is told to whoever asks inside the section, in any fiber of it, and asks nobody", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       yield* lock.withLock(
         "k",
         Effect.gen(function*() {
@@ -220,8 +209,7 @@ describe("reentry", () => {
     }))
 
   it.effect("is another matter after an early release, for another key, and for another Lock", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const elsewhere = yield* fixture()
       const inner = lock.withLock("k", (lease) =>
         Effect.gen(function*() {
@@ -236,8 +224,7 @@ describe("reentry", () => {
     }))
 
   it.effect("does not outlive the section", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       const later = yield* lock.withLock(
         "k",
         Effect.forkDetach(Effect.andThen(Effect.sleep("1 second"), lock.withLock("k", Effect.succeed("mine"))))

@@ -15,8 +15,7 @@ import {
 
 describe("giving back", () => {
   it.effect("that hangs holds its caller for a second, never its result", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { before: "1 minute" })
       const program = yield* start(lock.withLock("a", Effect.succeed(1)))
       const failing = yield* start(lock.withLock("b", Effect.fail("mine")))
@@ -38,8 +37,7 @@ describe("giving back", () => {
     }))
 
   it.effect("that fails is tried again; the result of the program is its own", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       for (const reason of ["Unreachable", "Timeout", "Rejected", "Protocol"] as const) {
         backend.script("release", { arrives: false, fails: reason }, { arrives: false, fails: reason })
         const fiber = yield* start(lock.withLock("k", Effect.succeed(reason)))
@@ -50,8 +48,7 @@ describe("giving back", () => {
     }))
 
   it.effect("that dies is an answer that nobody has: it is tried again", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("release", { arrives: false, dies: "defect" }, { throws: new Error("thrown") })
       const fiber = yield* start(lock.withLock("k", Effect.succeed(1)))
       yield* elapse(seconds(1))
@@ -60,8 +57,7 @@ describe("giving back", () => {
     }))
 
   it.effect("goes on until a lease of its own has ended, and no longer", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { arrives: false, fails: "Unreachable" })
       const fiber = yield* start(lock.withLock("k", Effect.void, { ttl: "10 seconds" }))
       yield* elapse(seconds(1))
@@ -74,8 +70,7 @@ describe("giving back", () => {
     }))
 
   it.effect("counts from the last renewal that may have been served", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { arrives: false, fails: "Unreachable" })
       // The renewal after 3.3 seconds is served, and its answer is lost.
       backend.script("renew", { fails: "Timeout" })
@@ -103,8 +98,7 @@ describe("giving back", () => {
     }))
 
   it.effect("waits for a renewal in flight, but not for one that is never answered", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("renew", { after: "never" })
       const first = yield* start(lock.withLock("k", Effect.never))
       const second = yield* start(lock.withLock("k", Effect.succeed(2)))
@@ -116,8 +110,7 @@ describe("giving back", () => {
     }))
 
   it.effect("by hand in the program ends the lease, not the program", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const fiber = yield* start(
         lock.withLock("k", (lease) => Effect.andThen(lease.release, Effect.as(Effect.sleep("10 minutes"), 1)))
       )
@@ -129,8 +122,7 @@ describe("giving back", () => {
     }))
 
   it.effect("of a lease that was lost is sent too", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const options = [{ ttl: "10 seconds", renew: false }, { maxHold: "5 seconds" }] as const
       const sections = yield* Effect.forEach(options, (options, i) =>
         start(lock.withLock(`k${i}`, Effect.never, options)))
@@ -145,8 +137,7 @@ describe("giving back", () => {
     }))
 
   it.effect("of a lost lease waits for the section to close what it opened, until the backend lets go by itself", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       const slow = Effect.onInterrupt(
         Effect.never,
@@ -175,8 +166,7 @@ describe("giving back", () => {
     }))
 
   it.effect("of a lease held by a scope that is lost happens without the scope", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k", { maxHold: "5 seconds", ttl: "10 seconds" })
       const waiter = yield* start(lock.withLock("k", Effect.succeed(1)))
       yield* elapse(seconds(5))
@@ -187,8 +177,7 @@ describe("giving back", () => {
     }))
 
   it.effect("is not stopped by an interruption of whoever closes the scope", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("release", { before: 20 })
       const fiber = yield* start(Effect.scoped(lock.acquire("k")))
       const interrupting = yield* start(Fiber.interrupt(fiber))

@@ -1,7 +1,7 @@
 import { type Lease, type Lock, LockLost } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Exit, Fiber, Schedule, Scope } from "effect"
-import { assertClean, build, elapse, ended, fixture, jumpingClock, scenario } from "./fixture.ts"
+import { assertClean, build, elapse, ended, jumpingClock, scenario } from "./fixture.ts"
 import * as ScriptedBackend from "./ScriptedBackend.ts"
 
 /** A small random generator with a seed. */
@@ -173,8 +173,7 @@ const world = Effect.fnUntraced(function*(seed: number, faults: boolean) {
 
 describe("many fibers, random options", () => {
   it.effect("in the local line: whoever came first and was not interrupted is first", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const random = makeRandom(42)
       for (const verb of ["acquire", "release"] as const) backend.always(verb, { before: 1, after: 1 })
       const order: Array<number> = []

@@ -47,8 +47,7 @@ describe("spans", () => {
     }))
 
   it.effect("of acquire: one for taking, one for giving back", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       const spans = yield* traced(Effect.withSpan(Effect.scoped(lock.acquire("k")), "outer"))
       assert.deepStrictEqual(table(spans), [
         ["outer", undefined, undefined],
@@ -59,8 +58,7 @@ describe("spans", () => {
     }))
 
   it.effect("end with what became of it", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.script("acquire", { fails: "Rejected" })
       const failed = yield* traced(lock.withLock("k", Effect.void))
       assert.deepStrictEqual(failed.map(({ name }) => name), ["Lock.withLock", "Lock.acquire"])
@@ -77,8 +75,7 @@ describe("spans", () => {
     }))
 
   it.effect("are none when tracing is off, and renewals have none", () =>
-    scenario(function*() {
-      const { lock } = yield* fixture()
+    scenario(function*({ lock }) {
       assert.deepStrictEqual(yield* traced(Effect.withTracerEnabled(lock.withLock("k", Effect.void), false)), [])
       const { spans, tracer } = makeTracer()
       const long = lock.withLock("k", Effect.sleep("1 minute"))
@@ -107,8 +104,7 @@ const measured = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 
 describe("metrics", () => {
   it.effect("count requests by their outcome", () =>
-    measured(scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    measured(scenario(function*({ backend, lock }) {
       const stranger = yield* Effect.provideService(
         build(backend, yield* Effect.scope),
         Metric.MetricRegistry,
@@ -136,8 +132,7 @@ describe("metrics", () => {
     })))
 
   it.effect("measure how long callers waited, and how long they held", () =>
-    measured(scenario(function*() {
-      const { lock } = yield* fixture()
+    measured(scenario(function*({ lock }) {
       yield* start(lock.withLock("k", Effect.sleep(300)))
       yield* start(lock.withLock("k", Effect.sleep(50)))
       assert.strictEqual((yield* metrics)("dlock_held"), 1)
@@ -151,8 +146,7 @@ describe("metrics", () => {
     })))
 
   it.effect("count renewals by their outcome, and losses by their reason", () =>
-    measured(scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    measured(scenario(function*({ backend, lock }) {
       const hold = (key: string, options = {}) => start(Effect.exit(lock.withLock(key, Effect.never, options)))
       yield* hold("taken")
       backend.script("renew", {}, { arrives: false, fails: "Unreachable" })
@@ -177,8 +171,7 @@ describe("metrics", () => {
     })))
 
   it.effect("count releases that failed, and those that came too late, but not the answer to a resend", () =>
-    measured(scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    measured(scenario(function*({ backend, lock }) {
       backend.script("release", { fails: "Unreachable" }, { fails: "Timeout" })
       yield* start(lock.withLock("k", Effect.void))
       yield* elapse(seconds(1))
@@ -201,8 +194,7 @@ describe("logs", () => {
       Context.add(References.MinimumLogLevel, "Info")
     )
     return Effect.provideContext(
-      scenario(function*() {
-        const { backend, lock } = yield* fixture()
+      scenario(function*({ backend, lock }) {
         yield* lock.withLock("k", Effect.void)
         yield* start(lock.withLock("k", Effect.sleep("30 seconds")))
         yield* elapse(seconds(30))

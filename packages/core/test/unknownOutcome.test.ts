@@ -31,8 +31,7 @@ describe("an outcome that is not known is given back", () => {
     }))
 
   it.effect("after an error, whether the server saw the request or not", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       for (const arrives of [true, false]) {
         for (const verb of ["acquire", "tryAcquire"] as const) {
           backend.script(verb, { arrives, fails: "Unreachable" })
@@ -45,8 +44,7 @@ describe("an outcome that is not known is given back", () => {
     }))
 
   it.effect("in the line of the server, where the caller was interrupted", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       const stranger = yield* build(backend, yield* Effect.scope)
       const holder = yield* start(stranger.withLock("k", Effect.never))
       const waiter = yield* start(lock.withLock("k", Effect.die("run")))
@@ -57,8 +55,7 @@ describe("an outcome that is not known is given back", () => {
     }))
 
   it.effect("also when giving back fails at first: until the attempt could hold nothing any more", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       // The server has granted, the reply is lost, and the first words of the give-back are lost too.
       backend.script("tryAcquire", { fails: "Timeout" })
       backend.script("release", { arrives: false, fails: "Unreachable" }, { arrives: false, fails: "Timeout" })
@@ -70,8 +67,7 @@ describe("an outcome that is not known is given back", () => {
     }))
 
   it.effect("a lease of its own is not given back for longer than it can live", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.always("tryAcquire", { arrives: false, fails: "Unreachable" })
       backend.always("release", { arrives: false, fails: "Unreachable" })
       yield* Effect.exit(lock.tryAcquire("k", { ttl: "10 seconds" }))
@@ -129,8 +125,7 @@ describe("a frozen connection that heals after the give-back", () => {
     }))
 
   it.effect("an interrupted caller goes on after a second, and the give-back in the background", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       backend.freeze()
       const fiber = yield* start(lock.withLock("k", Effect.die("run")))
       const interrupting = yield* start(Fiber.interrupt(fiber))
@@ -146,8 +141,7 @@ describe("a frozen connection that heals after the give-back", () => {
 
 describe("a request that is sent twice", () => {
   it.effect("changes nothing, whichever verb", () =>
-    scenario(function*() {
-      const { backend, lock } = yield* fixture()
+    scenario(function*({ backend, lock }) {
       for (const verb of ["acquire", "tryAcquire", "renew", "release"] as const) backend.always(verb, { twice: true })
       const fiber = yield* start(lock.withLock("k", Effect.as(Effect.sleep("1 minute"), 1)))
       yield* elapse(seconds(60))
