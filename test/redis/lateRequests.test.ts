@@ -125,6 +125,26 @@ layer(RedisServer.layer, { excludeTestServices: true, timeout: "1 minute" })("a 
       assert.isNull(yield* Effect.promise(() => bare.get(request.key)), "nothing is held")
     }))
 
+  it.effect("of a driver that sent it again, and had its answer, takes nothing after the release", () =>
+    Effect.gen(function*() {
+      const { bare, server } = yield* RedisServer
+      const road = yield* freezer(server)
+      const driver = bare.duplicate({ host: road.host, port: road.port })
+      driver.on("error", () => {})
+      yield* Effect.addFinalizer(() => Effect.sync(() => driver.disconnect()))
+      const lock = yield* RedisLock.makeClient(driver)
+      const request = attempt("late/driver granted")
+      yield* road.freeze
+      const asking = yield* Effect.forkScoped(lock.tryAcquire(request), { startImmediately: true })
+      yield* arrival
+      yield* road.breakOff
+      assert.isTrue(Option.isSome(yield* Fiber.join(asking)), "granted over the new connection")
+      assert.isTrue(yield* lock.release(request))
+      yield* road.thaw
+      yield* arrival
+      assert.isNull(yield* Effect.promise(() => bare.get(request.key)), "nothing is held")
+    }))
+
   it.effect("leaves no mark when every request was answered", () =>
     Effect.gen(function*() {
       const { bare } = yield* RedisServer

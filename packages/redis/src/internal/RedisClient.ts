@@ -34,7 +34,10 @@ export interface Request {
   readonly args: (sentAt: bigint) => Array<string>
   /** How long to wait for the answer, in ns. */
   readonly limit: bigint
-  /** Called when the server answers, also if nobody waits for it any more. */
+  /**
+   * Called when the server answers, also if nobody waits for it any more. Not when the driver sent it more than once:
+   * another copy may be under way.
+   */
   readonly onAnswer?: (() => void) | undefined
 }
 
@@ -67,6 +70,15 @@ export interface RedisClient extends Connection {
 /** A connection on which messages arrive. */
 export interface Subscriber extends Connection {
   readonly listen: (onMessage: (message: string) => void, onClose: () => void) => Effect.Effect<void>
+}
+
+/** A command that knows how often the driver wrote it: some drivers send again what a broken connection left unanswered. */
+class CountedCommand extends Command {
+  writes = 0
+  override toWritable(socket: object) {
+    this.writes++
+    return super.toWritable(socket)
+  }
 }
 
 const ignore = () => {}
@@ -154,14 +166,15 @@ const connection = Effect.fnUntraced(function*(
       if (driver.status !== "ready") return resume(notConnected(trouble))
       const sentAt = now()
       const deadline = { at: sentAt + request.limit, expire: () => resume(Effect.fail({ _tag: "Late" })) }
-      const command = new Command(
+      const command = new CountedCommand(
         request.command,
         request.args(sentAt),
         { replyEncoding: "utf8" },
         (cause, reply: unknown) => {
           deadlines.remove(deadline)
           const failed = cause !== null && cause !== undefined
-          if (!failed || RedisError.isAnswer(cause)) request.onAnswer?.()
+          const isAnswer = !failed || RedisError.isAnswer(cause)
+          if (isAnswer && command.writes <= 1) request.onAnswer?.()
           resume(failed ? Effect.fail({ _tag: "Failed", cause }) : Effect.succeed({ reply, sentAt }))
         }
       )
