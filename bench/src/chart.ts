@@ -1,5 +1,5 @@
 /**
- * Charts as SVG: bars of a logarithmic scale, one beside the other.
+ * Charts as SVG: bars from zero, one below the other.
  */
 
 export interface Bar {
@@ -33,14 +33,11 @@ const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAl
 const figure = (value: number): string => value >= 100 ? `${Math.round(value)}` : `${Number(value.toPrecision(3))}`
 
 const panel = ({ bars, title }: Panel, top: number): string => {
-  const values = bars.map(({ value }) => value).filter((value) => value > 0)
-  const [least, most] = [Math.min(...values), Math.max(...values)]
+  const most = Math.max(...bars.map(({ value }) => value))
   const space = width - 2 * margin - labelWidth - valueWidth
-  const lengthOf = (value: number): number =>
-    most === least ? space : space * (0.06 + 0.94 * Math.log(value / least) / Math.log(most / least))
   const rows = bars.map(({ isOurs, label, value }, i) => {
     const y = top + headHeight + i * rowHeight
-    const length = value > 0 ? lengthOf(value) : 1
+    const length = Math.max(1, space * value / most)
     const x = margin + labelWidth
     return [
       `<text x="${x - 8}" y="${y + 12}" text-anchor="end"${isOurs ? " class=\"title\"" : ""}>${escape(label)}</text>`,

@@ -32,7 +32,7 @@ const growth = (rows: ReadonlyArray<Growth>): Array<Panel> =>
     }]
   })
 
-/** Bars are on a logarithmic scale; the titles say which way is better. */
+/** The titles say which way is better. */
 export const panels = (backend: string, figures: Figures): ReadonlyArray<Panel> => {
   const { handOver = [], holding = [], uncontended = [] } = figures
   const shapes = [...new Set(handOver.map(({ processes, waiters }) => `${processes} x ${waiters}`))]
@@ -40,6 +40,10 @@ export const panels = (backend: string, figures: Figures): ReadonlyArray<Panel> 
     {
       title: `${backend}, uncontended: median µs (less is better)`,
       bars: bars(uncontended, (row) => row.medianMicros)
+    },
+    {
+      title: `${backend}, uncontended, 64 at a time: pairs per second (more is better)`,
+      bars: bars(uncontended, (row) => row.pairsPerSecond)
     },
     ...shapes.map((shape) => ({
       title: `${backend}, ${shape} waiting: hand-overs per second (more is better)`,
