@@ -44,6 +44,8 @@ export interface FakeServer {
   readonly thaw: (session: FakeSession) => void
   /** Takes a lock away from the session that has it, behind its back. */
   readonly steal: (name: string) => void
+  /** Gives a lock that is free to a session, unasked. */
+  readonly grant: (name: string, session: FakeSession) => void
   /** Ends the wait at the head of a line, with an error or with NULL. */
   readonly endWait: (name: string, error: MysqlError | null) => void
   /** From now on sessions are of another run of the server. */
@@ -62,10 +64,11 @@ export interface FakeServer {
   missedKills: number
 }
 
-const take = /^IF\(IS_USED_LOCK\('(.+)'\) = CONNECTION_ID\(\) OR GET_LOCK\('.+', 0\) = 1, (.+), NULL\)$/
-const wait = /^IF\(GET_LOCK\('(.+)', \d+\) = 1, (.+), NULL\)$/
-const release = /^CAST\(IF\(IS_USED_LOCK\('(.+)'\) = CONNECTION_ID\(\), RELEASE_LOCK\('.+'\), 0\) AS CHAR\)$/
-const owns = /^CAST\(IS_USED_LOCK\('(.+)'\) <=> CONNECTION_ID\(\) AS CHAR\)$/
+const take = /^IF\(GET_LOCK\('(.+)', 0\) = 1, (.+), NULL\)$/
+const takeAgain = /^IF\(IS_USED_LOCK\('(.+)'\) = CONNECTION_ID\(\) OR GET_LOCK\('.+', 0\) = 1, (.+), NULL\)$/
+const wait = /^IF\(GET_LOCK\('(.+)', 31536000\) = 1, (.+), NULL\)$/
+const release = /^RELEASE_LOCK\('(.+)'\)$/
+const owns = /^IS_USED_LOCK\('(.+)'\) <=> CONNECTION_ID\(\)$/
 
 export const serverError = (errno: number, message = `error ${errno}`): MysqlError =>
   new MysqlError({ code: `ER_${errno}`, errno, message })
@@ -115,13 +118,14 @@ export const make = (): FakeServer => {
 
   const evaluate = (expression: string, session: State): string | null => {
     const id = session.id + fake.idShift
-    const [, taken, tokenOf] = take.exec(expression) ?? []
+    const once = take.exec(expression)
+    const [, taken, tokenOf] = once ?? takeAgain.exec(expression) ?? []
     if (taken !== undefined && tokenOf !== undefined) {
       const lock = locks.get(taken)
       if (lock !== undefined && lock.holder !== session) {
         return null
       }
-      if (lock === undefined) {
+      if (lock === undefined || once !== null) {
         grant(taken, session)
       }
       return token(tokenOf)
@@ -142,13 +146,13 @@ export const make = (): FakeServer => {
       return locks.get(owned)?.holder === session ? "1" : "0"
     }
     switch (expression) {
-      case "CAST(CONNECTION_ID() & 4294967295 AS CHAR)":
+      case "CONNECTION_ID() & 4294967295":
         return String(id)
       case "VERSION()":
         return fake.version
-      case "CAST(UUID_SHORT() >> 24 AS CHAR)":
+      case "UUID_SHORT() >> 24":
         return String(++uuid >> 24n)
-      case "CAST((UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP() AS CHAR)":
+      case "(UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP()":
         return fake.young ? "0" : "1"
       default:
         throw new Error(`the fake server does not know ${expression}`)
@@ -293,6 +297,13 @@ export const make = (): FakeServer => {
       }
     },
     steal: free,
+    grant: (name, session) => {
+      for (const state of sessions) {
+        if (state === session) {
+          grant(name, state)
+        }
+      }
+    },
     endWait: (name, error) => {
       const head = locks.get(name)?.line[0]
       const reply = head?.waiting?.reply

@@ -6,6 +6,9 @@ import * as MysqlConnection from "../src/internal/MysqlConnection.ts"
 import { closed, type MysqlError } from "../src/internal/MysqlError.ts"
 import { serverError } from "./FakeServer.ts"
 
+/** What is asked goes out a moment later. */
+const soon = Effect.promise(() => Promise.resolve())
+
 /** A connection whose other side is the test. */
 const setting = Effect.gen(function*() {
   const sent: Array<string> = []
@@ -34,14 +37,19 @@ const setting = Effect.gen(function*() {
       events.push("stalled")
     }
   })
-  const answer = (...cells: ReadonlyArray<string | null>) =>
-    reply?.(Exit.succeed({ rows: cells.map((cell) => [cell]), insertId: 0n }))
   return {
     connection,
     sent,
     events,
-    answer,
-    refuse: (errno: number) => reply?.(Exit.fail(serverError(errno))),
+    ask: (text: string, onAnswer?: (exit: Exit.Exit<string | null, MysqlError>) => void) =>
+      connection.ask({ first: text, again: `again ${text}` }, onAnswer),
+    /** Answers the statement under way, and lets the next one go out. */
+    answer: (...cells: ReadonlyArray<string | number | null>) =>
+      Effect.andThen(
+        Effect.sync(() => reply?.(Exit.succeed({ rows: cells.map((cell) => [cell]), insertId: 0n }))),
+        soon
+      ),
+    refuse: (errno: number) => Effect.andThen(Effect.sync(() => reply?.(Exit.fail(serverError(errno)))), soon),
     end: (message: string) => end?.(closed(message))
   }
 })
@@ -51,87 +59,141 @@ const wait = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { s
 describe("MysqlConnection", () => {
   it.effect("what gathers while a statement is under way goes out as one, and each gets its own answer", () =>
     Effect.gen(function*() {
-      const { answer, connection, sent } = yield* setting
-      const one = connection.ask("1")
-      const two = connection.ask("2")
-      const three = connection.ask("3")
+      const { answer, ask, sent } = yield* setting
+      const one = ask("1")
+      yield* soon
+      const two = ask("2")
+      const three = ask("3")
+      yield* soon
       assert.deepStrictEqual(sent, ["SELECT 1 AS a"])
-      answer("one")
+      yield* answer("one")
       assert.deepStrictEqual(sent[1], "SELECT 2 AS a UNION ALL SELECT 3")
-      answer("two", null)
+      yield* answer("two", null)
       assert.deepStrictEqual(yield* Effect.all([one.await, two.await, three.await]), ["one", "two", null])
     }))
 
   it.effect("what is asked by those who got an answer goes out together, too", () =>
     Effect.gen(function*() {
-      const { answer, connection, sent } = yield* setting
-      connection.ask("0")
-      const again = (n: number) => wait(Effect.map(connection.ask(`${n}`).await, () => connection.ask(`${n} again`)))
+      const { answer, ask, sent } = yield* setting
+      ask("0")
+      yield* soon
+      const again = (n: number) => wait(Effect.map(ask(`${n}`).await, () => ask(`${n} more`)))
       yield* again(1)
       yield* again(2)
-      answer("")
-      answer("", "")
-      assert.strictEqual(sent[2], "SELECT 1 again AS a UNION ALL SELECT 2 again")
+      yield* answer("")
+      yield* answer("", "")
+      assert.strictEqual(sent[2], "SELECT 1 more AS a UNION ALL SELECT 2 more")
     }))
 
   it.effect("statements keep their order, and a statement of its own is alone", () =>
     Effect.gen(function*() {
-      const { answer, connection, sent } = yield* setting
-      connection.ask("1")
-      connection.ask("2")
+      const { answer, ask, connection, sent } = yield* setting
+      ask("1")
+      ask("2")
       connection.run("SET a = 1")
-      connection.ask("3")
-      answer("")
-      answer("")
-      answer()
-      assert.deepStrictEqual(sent, ["SELECT 1 AS a", "SELECT 2 AS a", "SET a = 1", "SELECT 3 AS a"])
+      ask("3")
+      yield* soon
+      yield* answer("", "")
+      yield* answer()
+      assert.deepStrictEqual(sent, ["SELECT 1 AS a UNION ALL SELECT 2", "SET a = 1", "SELECT 3 AS a"])
     }))
 
   it.effect("an error in company is not everybody's: each is asked again, alone", () =>
     Effect.gen(function*() {
-      const { answer, connection, refuse, sent } = yield* setting
-      connection.ask("1")
-      const good = connection.ask("2")
-      const bad = connection.ask("3")
-      answer("")
-      refuse(3058)
-      assert.deepStrictEqual(sent.slice(2), ["SELECT 2 AS a"])
-      answer("two")
-      refuse(3058)
+      const { answer, ask, refuse, sent } = yield* setting
+      const good = ask("2")
+      const bad = ask("3")
+      yield* soon
+      yield* refuse(3058)
+      assert.deepStrictEqual(sent.slice(1), ["SELECT again 2 AS a"])
+      yield* answer("two")
+      yield* refuse(3058)
       assert.strictEqual(yield* good.await, "two")
       assert.strictEqual((yield* Effect.flip(bad.await)).errno, 3058)
     }))
 
+  it.effect("what was refused in company may have been done, and can not be withdrawn any more", () =>
+    Effect.gen(function*() {
+      const { answer, ask, refuse } = yield* setting
+      ask("1")
+      const second = ask("2")
+      yield* soon
+      yield* refuse(3058)
+      assert.isFalse(second.withdraw())
+      yield* answer("one")
+      yield* answer("two")
+      assert.strictEqual(yield* second.await, "two")
+    }))
+
+  it.effect("an answer beside one for which the connection is given up means nothing", () =>
+    Effect.gen(function*() {
+      const { answer, ask, connection } = yield* setting
+      const before = ask("1")
+      ask("2", () => connection.close(closed("another session answered")))
+      const behind = ask("3")
+      yield* soon
+      yield* answer("", "", "three")
+      assert.strictEqual(yield* before.await, "")
+      assert.strictEqual((yield* Effect.flip(behind.await)).message, "another session answered")
+    }))
+
+  it.effect("a server that ends the session with an answer has ended the connection", () =>
+    Effect.gen(function*() {
+      for (const errno of [1053, 1927, 4031]) {
+        const { ask, connection, events, refuse } = yield* setting
+        const one = ask("1")
+        const two = ask("2")
+        yield* soon
+        yield* refuse(errno)
+        assert.deepStrictEqual(events, ["destroyed", `closed: error ${errno}`])
+        assert.isFalse(connection.isOpen())
+        assert.strictEqual((yield* Effect.flip(one.await)).errno, errno)
+        assert.strictEqual((yield* Effect.flip(two.await)).errno, errno)
+      }
+    }))
+
+  it.effect("nothing is asked of a connection that says goodbye", () =>
+    Effect.gen(function*() {
+      const { ask, connection, events, sent } = yield* setting
+      const late: Array<string> = []
+      yield* Effect.all([
+        connection.quit,
+        Effect.catch(Effect.suspend(() => ask("1").await), (error) => Effect.sync(() => late.push(error.code)))
+      ], { concurrency: 2 })
+      assert.deepStrictEqual([late, sent], [["DLOCK_CLOSED"], []])
+      assert.deepStrictEqual(events, ["closed: closed by us", "destroyed"])
+    }))
+
   it.effect("an answer that is overdue is told once, and counts when it comes", () =>
     Effect.gen(function*() {
-      const { answer, connection, events, sent } = yield* setting
-      const ask = connection.ask("1")
-      const settled = yield* wait(ask.settled)
-      const waiting = yield* wait(ask.await)
+      const { answer, ask, connection, events, sent } = yield* setting
+      const asked = ask("1")
+      const settled = yield* wait(asked.settled)
+      const waiting = yield* wait(asked.await)
       yield* TestClock.adjust("4999 millis")
       assert.isUndefined(waiting.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       assert.strictEqual((yield* Effect.flip(Fiber.join(waiting))).code, "DLOCK_STALLED")
       assert.isTrue(connection.isStalled())
       assert.deepStrictEqual(events, ["stalled"])
-      const late = yield* wait(connection.ask("2").await)
+      const late = yield* wait(ask("2").await)
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual((yield* Effect.flip(Fiber.join(late))).code, "DLOCK_STALLED", "what is asked later fails, too")
       assert.strictEqual(sent.length, 1)
-      answer("at last")
+      yield* answer("at last")
       assert.isFalse(connection.isStalled())
       assert.strictEqual(yield* Fiber.join(settled), "at last")
-      assert.strictEqual(yield* ask.await, "at last")
+      assert.strictEqual(yield* asked.await, "at last")
       assert.strictEqual(sent.length, 2, "the queue goes on")
     }))
 
   it.effect("the limit counts from the sending, however long the queue was", () =>
     Effect.gen(function*() {
-      const { answer, connection, events } = yield* setting
-      connection.ask("1")
+      const { answer, ask, connection, events } = yield* setting
+      ask("1")
       connection.run("2")
       yield* TestClock.adjust("4 seconds")
-      answer("")
+      yield* answer("")
       yield* TestClock.adjust("4 seconds")
       assert.deepStrictEqual(events, [])
       yield* TestClock.adjust("1 seconds")
@@ -141,59 +203,60 @@ describe("MysqlConnection", () => {
   it.effect("a patient question may take for ever", () =>
     Effect.gen(function*() {
       const { answer, connection, events } = yield* setting
-      const ask = connection.askPatiently("1")
+      const asked = connection.askPatiently({ first: "1", again: "1" })
       yield* TestClock.adjust("10 days")
       assert.deepStrictEqual(events, [])
-      answer("1")
-      assert.strictEqual(yield* ask.await, "1")
+      yield* answer("1")
+      assert.strictEqual(yield* asked.await, "1")
     }))
 
   it.effect("what was not sent can be withdrawn, what was can not", () =>
     Effect.gen(function*() {
-      const { answer, connection, sent } = yield* setting
-      const first = connection.ask("1")
-      const second = connection.ask("2")
+      const { answer, ask, sent } = yield* setting
+      const first = ask("1")
+      yield* soon
+      const second = ask("2")
       assert.isFalse(first.withdraw())
       assert.isTrue(second.withdraw())
-      answer("")
+      yield* answer("")
       assert.strictEqual(sent.length, 1)
     }))
 
   it.effect("the server counts from when the last statement that it answered was sent", () =>
     Effect.gen(function*() {
-      const { answer, connection } = yield* setting
+      const { answer, ask, connection } = yield* setting
       yield* TestClock.adjust("1 seconds")
-      connection.ask("1")
+      ask("1")
       connection.run("2")
+      yield* soon
       yield* TestClock.adjust("1 seconds")
       assert.strictEqual(connection.answeredFrom(), 0n)
-      answer("")
+      yield* answer("")
       assert.strictEqual(connection.answeredFrom(), 1_000_000_000n)
       yield* TestClock.adjust("1 seconds")
-      answer()
+      yield* answer()
       assert.strictEqual(connection.answeredFrom(), 2_000_000_000n)
     }))
 
   it.effect("when the connection ends, its owner learns it before those whose answers are missing", () =>
     Effect.gen(function*() {
-      const { connection, end, events } = yield* setting
-      const one = yield* wait(Effect.onExit(connection.ask("1").await, () => Effect.sync(() => events.push("one"))))
-      connection.ask("2", () => events.push("two"))
+      const { ask, connection, end, events } = yield* setting
+      const one = yield* wait(Effect.onExit(ask("1").await, () => Effect.sync(() => events.push("one"))))
+      ask("2", () => events.push("two"))
       end("gone")
       assert.strictEqual((yield* Effect.flip(Fiber.join(one))).message, "gone")
       assert.deepStrictEqual(events, ["closed: gone", "two", "one"])
       assert.isFalse(connection.isOpen())
-      assert.strictEqual((yield* Effect.flip(connection.ask("3").await)).code, "DLOCK_CLOSED")
+      assert.strictEqual((yield* Effect.flip(ask("3").await)).code, "DLOCK_CLOSED")
     }))
 
   it.effect("an answer that makes no sense is an error", () =>
     Effect.gen(function*() {
-      const { answer, connection } = yield* setting
-      connection.ask("1")
-      const two = connection.ask("2")
-      const three = connection.ask("3")
-      answer("")
-      answer("2")
+      const { answer, ask } = yield* setting
+      const two = ask("2")
+      const three = ask("3")
+      yield* soon
+      yield* answer(2)
       assert.strictEqual(yield* two.await, "2")
       assert.strictEqual((yield* Effect.flip(three.await)).code, "DLOCK_SENSELESS")
     }))

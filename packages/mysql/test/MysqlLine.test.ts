@@ -3,26 +3,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as FakeServer from "./FakeServer.ts"
-import { attempt, backendOf, expectSome, turns } from "./support.ts"
-
-const start = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkScoped(effect, { startImmediately: true })
-
-/** A backend where `key` is held by somebody else. */
-const contended = Effect.gen(function*() {
-  const fake = FakeServer.make()
-  const other = yield* backendOf(fake)
-  const holder = attempt("key")
-  expectSome(yield* other.tryAcquire(holder))
-  return { fake, holder, other, backend: yield* backendOf(fake) }
-})
-
-const asked = (fake: FakeServer.FakeServer, what: string): number =>
-  fake.sessions().flatMap((session) => session.statements).filter((sql) => sql.includes(what)).length
+import { asked, attempt, backendOf, contended, expectSome, start, turns } from "./support.ts"
 
 describe("the line", () => {
   it.effect("a hand-over is two statements", () =>
     Effect.gen(function*() {
-      const { backend, fake, holder, other } = yield* contended
+      const { backend, fake, holder, other } = yield* contended("key")
       // The connections are there already, as they are after the first hand-over.
       const earlier = attempt("key")
       const leaving = yield* start(backend.acquire(earlier))
@@ -30,7 +16,7 @@ describe("the line", () => {
       yield* Fiber.interrupt(leaving)
       yield* backend.release(earlier)
       const next = attempt("key")
-      const count = () => fake.sessions().flatMap((session) => session.statements).length
+      const count = () => asked(fake)
       const before = count()
       const waiting = yield* start(backend.acquire(next))
       yield* turns
@@ -54,7 +40,7 @@ describe("the line", () => {
 
   it.effect("a program that gives a key to the line goes to its end with one statement", () =>
     Effect.gen(function*() {
-      const { backend, fake, holder, other } = yield* contended
+      const { backend, fake, holder, other } = yield* contended("key")
       const first = attempt("key")
       const waiting = yield* start(backend.acquire(first))
       yield* turns
@@ -75,7 +61,7 @@ describe("the line", () => {
 
   it.effect("the wait is on the server, on a session that holds nothing", () =>
     Effect.gen(function*() {
-      const { backend, fake } = yield* contended
+      const { backend, fake } = yield* contended("key")
       expectSome(yield* backend.tryAcquire(attempt("own")))
       yield* start(backend.acquire(attempt("key")))
       yield* turns
@@ -91,7 +77,7 @@ describe("the line", () => {
 
   it.effect("a KILL that comes before the wait is sent again", () =>
     Effect.gen(function*() {
-      const { backend, fake } = yield* contended
+      const { backend, fake } = yield* contended("key")
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
@@ -107,7 +93,7 @@ describe("the line", () => {
 
   it.effect("a grant that raced with the interruption is given back", () =>
     Effect.gen(function*() {
-      const { backend, fake, holder, other } = yield* contended
+      const { backend, fake, holder, other } = yield* contended("key")
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
@@ -128,7 +114,7 @@ describe("the line", () => {
 
   it.effect("a session of another server is closed instead of killed: its number means somebody else there", () =>
     Effect.gen(function*() {
-      const { backend, fake } = yield* contended
+      const { backend, fake } = yield* contended("key")
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
@@ -141,7 +127,7 @@ describe("the line", () => {
 
   it.effect("a wait that somebody else ended begins again, at the end of the line", () =>
     Effect.gen(function*() {
-      const { backend, fake, holder, other } = yield* contended
+      const { backend, fake, holder, other } = yield* contended("key")
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
@@ -164,7 +150,7 @@ describe("the line", () => {
 
   it.effect("a wait whose session was killed begins again on another one", () =>
     Effect.gen(function*() {
-      const { backend, fake, holder, other } = yield* contended
+      const { backend, fake, holder, other } = yield* contended("key")
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
@@ -181,7 +167,7 @@ describe("the line", () => {
 
   it.effect("who has waited is not watched any more: a silence that is shorter than the ttl costs nothing", () =>
     Effect.gen(function*() {
-      const { backend, fake, holder, other } = yield* contended
+      const { backend, fake, holder, other } = yield* contended("key")
       const request = attempt("key")
       const waiting = yield* start(backend.acquire(request))
       yield* turns
@@ -200,7 +186,7 @@ describe("the line", () => {
 
   it.effect("a server that ends every wait at once is an error", () =>
     Effect.gen(function*() {
-      const { backend, fake } = yield* contended
+      const { backend, fake } = yield* contended("key")
       fake.fault = (sql) => sql.includes("31536000") ? FakeServer.serverError(1317, "no waiting here") : undefined
       const waiting = yield* start(backend.acquire(attempt("key")))
       yield* turns
@@ -255,7 +241,7 @@ describe("the line", () => {
 
   it.effect("a connection that is not ready when its attempt is interrupted is closed", () =>
     Effect.gen(function*() {
-      const { backend, fake } = yield* contended
+      const { backend, fake } = yield* contended("key")
       const before = fake.sessions().length
       fake.fault = (sql, session) => {
         if (sql.startsWith("SHOW") && session.id > before) session.frozen = true
@@ -272,7 +258,7 @@ describe("the line", () => {
 
   it.effect("an acquire that is given back while it goes on fails, and its connection is used again", () =>
     Effect.gen(function*() {
-      const { backend, fake } = yield* contended
+      const { backend, fake } = yield* contended("key")
       const opening = attempt("key")
       const first = yield* start(Effect.flip(backend.acquire(opening)))
       // Until the connection for the wait is there, or is being made.

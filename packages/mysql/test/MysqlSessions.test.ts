@@ -4,20 +4,7 @@ import { TestClock } from "effect/testing"
 import { MysqlError } from "../src/internal/MysqlError.ts"
 import * as MysqlSession from "../src/internal/MysqlSession.ts"
 import * as FakeServer from "./FakeServer.ts"
-import { attempt, backendOf, expectSome, turns } from "./support.ts"
-
-const statements = (fake: FakeServer.FakeServer) => fake.sessions().flatMap((session) => session.statements)
-
-const start = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkScoped(effect, { startImmediately: true })
-
-/** A backend where `key` is held by somebody else. */
-const contended = Effect.fnUntraced(function*(key: string) {
-  const fake = FakeServer.make()
-  const other = yield* backendOf(fake)
-  const holder = attempt(key)
-  expectSome(yield* other.tryAcquire(holder))
-  return { fake, holder, other, backend: yield* backendOf(fake) }
-})
+import { asked, attempt, backendOf, contended, expectSome, start, turns } from "./support.ts"
 
 describe("the shared session", () => {
   it.effect(
@@ -30,15 +17,15 @@ describe("the shared session", () => {
         const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
         assert.isTrue(grants.every(Option.isSome))
         assert.strictEqual(fake.sessions().length, 1, "one connection")
-        const before = statements(fake).length
+        const before = asked(fake)
         for (let second = 0; second < 60; second++) {
           yield* TestClock.adjust("1 seconds")
           const due = requests.filter((_, i) => i % 10 === second % 10)
           const renewed = yield* Effect.forEach(due, backend.renew, { concurrency: "unbounded" })
           assert.isTrue(renewed.every(Option.isSome), "every lease is renewed")
         }
-        assert.isAtMost(statements(fake).length - before, 60)
-        assert.isAtLeast(statements(fake).length - before, 6, "the session does not fall asleep")
+        assert.isAtMost(asked(fake) - before, 60)
+        assert.isAtLeast(asked(fake) - before, 6, "the session does not fall asleep")
         assert.strictEqual(fake.sessions().length, 1, "still one connection")
       }),
     30_000

@@ -4,10 +4,10 @@
 import type { Grant, LockBackendError, LockRequest, LossReason } from "@dlock/core"
 import type * as Deferred from "effect/Deferred"
 import type * as Effect from "effect/Effect"
-import type { Ask } from "./MysqlConnection.ts"
+import type { Ask } from "./MysqlAsk.ts"
 import type { Session } from "./MysqlSession.ts"
 
-export interface Attempt {
+export class Attempt {
   readonly request: LockRequest
   readonly name: string
   /** The `wait_timeout` of the session it wants. */
@@ -17,29 +17,49 @@ export interface Attempt {
    * line. `held`: ours. `doubtful`: refused with an error that says nothing about the lock. `releasing`: its
    * RELEASE_LOCK stands in the queue of its session or is under way. `over`: given back or lost.
    */
-  stage: "idle" | "taking" | "waiting" | "held" | "doubtful" | "releasing" | "over"
+  stage: "idle" | "taking" | "waiting" | "held" | "doubtful" | "releasing" | "over" = "idle"
   /** It stands in the server's line, or stood there. */
-  waited: boolean
+  waited = false
   /** The session that it is under way or held on. */
   session: Session | undefined
   /** The GET_LOCK under way, or the last one. */
   ask: Ask<string | null> | undefined
   token: bigint | undefined
-  /** What the request that is under way comes to, if it was sent again meanwhile. */
+  /** The request that began it is under way. */
+  asking = true
+  /** What that comes to, if it was sent again meanwhile. */
   outcome: Deferred.Deferred<Grant, LockBackendError> | undefined
   /** It was given back, whether that is done or not; nothing is asked for any more. */
-  voided: boolean
+  voided = false
   /** The give-back, as long as it may succeed. */
   release: Effect.Effect<boolean, LockBackendError> | undefined
-  /** Forgets it, and tells its owner why. */
-  readonly lose: (reason: LossReason) => void
+
+  private readonly finish: (attempt: Attempt) => void
+
+  constructor(request: LockRequest, name: string, seconds: number, finish: (attempt: Attempt) => void) {
+    this.request = request
+    this.name = name
+    this.seconds = seconds
+    this.finish = finish
+  }
+
+  /** Finishes it, and tells its owner why. */
+  lose(reason: LossReason): void {
+    const wanted = this.stage === "held" && !this.voided
+    this.finish(this)
+    if (wanted) {
+      this.request.onLost(reason)
+    }
+  }
 }
 
 export interface Attempts {
   readonly get: (owner: string) => Attempt | undefined
   readonly begin: (request: LockRequest, name: string, seconds: number) => Attempt
-  /** Somebody else in this program waits for the same name or has waited for it, so there is a line on the server. */
-  readonly hasLine: (attempt: Attempt) => boolean
+  /** It goes to the server's line. */
+  readonly lineUp: (attempt: Attempt) => void
+  /** Somebody in this program waits for the name or has waited for it, so there is a line on the server. */
+  readonly hasLine: (name: string) => boolean
   /** From here on the name is this attempt's on `session`. One that is being released there goes before it. */
   readonly bind: (attempt: Attempt, session: Session) => void
   readonly unbind: (attempt: Attempt) => void
@@ -50,7 +70,8 @@ export interface Attempts {
 /** `onVacant` learns of sessions on which nothing is left. */
 export const make = (onVacant: (session: Session) => void): Attempts => {
   const byOwner = new Map<string, Attempt>()
-  const byName = new Map<string, Set<Attempt>>()
+  /** How many of a name stand in the server's line or stood there. */
+  const lines = new Map<string, number>()
 
   const unbind = (attempt: Attempt): void => {
     const { name, session } = attempt
@@ -70,53 +91,30 @@ export const make = (onVacant: (session: Session) => void): Attempts => {
     }
     attempt.stage = "over"
     byOwner.delete(attempt.request.owner)
-    const rivals = byName.get(attempt.name)
-    rivals?.delete(attempt)
-    if (rivals?.size === 0) {
-      byName.delete(attempt.name)
+    if (attempt.waited) {
+      const left = (lines.get(attempt.name) ?? 1) - 1
+      if (left === 0) {
+        lines.delete(attempt.name)
+      } else {
+        lines.set(attempt.name, left)
+      }
     }
   }
 
   return {
     get: (owner) => byOwner.get(owner),
     begin: (request, name, seconds) => {
-      const attempt: Attempt = {
-        request,
-        name,
-        seconds,
-        stage: "idle",
-        waited: false,
-        session: undefined,
-        ask: undefined,
-        token: undefined,
-        outcome: undefined,
-        voided: false,
-        release: undefined,
-        lose: (reason) => {
-          const wanted = attempt.stage === "held" && !attempt.voided
-          finish(attempt)
-          if (wanted) {
-            request.onLost(reason)
-          }
-        }
-      }
+      const attempt = new Attempt(request, name, seconds, finish)
       byOwner.set(request.owner, attempt)
-      const rivals = byName.get(name)
-      if (rivals === undefined) {
-        byName.set(name, new Set([attempt]))
-      } else {
-        rivals.add(attempt)
-      }
       return attempt
     },
-    hasLine: (attempt) => {
-      for (const rival of byName.get(attempt.name) ?? []) {
-        if (rival !== attempt && rival.waited) {
-          return true
-        }
+    lineUp: (attempt) => {
+      if (!attempt.waited) {
+        attempt.waited = true
+        lines.set(attempt.name, (lines.get(attempt.name) ?? 0) + 1)
       }
-      return false
     },
+    hasLine: (name) => lines.has(name),
     bind: (attempt, session) => {
       session.names.set(attempt.name, attempt)
       attempt.session = session

@@ -9,32 +9,24 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import { type Ask, type Entry, type Pace, Question } from "./MysqlAsk.ts"
 import type { Answer, Wire } from "./MysqlClient.ts"
-import { closed, type MysqlError, senseless, stalled } from "./MysqlError.ts"
-import { select } from "./MysqlSql.ts"
-
-/** Something that was asked, whose answer may come long after everybody stopped waiting for it. */
-export interface Ask<A> {
-  /**
-   * The answer; fails with `stalled` when none came in time, which says nothing about what the server did. May be
-   * awaited again.
-   */
-  readonly await: Effect.Effect<A, MysqlError>
-  /** The answer, however long it takes: the connection answers or ends. */
-  readonly settled: Effect.Effect<A, MysqlError>
-  /** Takes it back if it was not sent yet; then it never will be, and who waits for the answer fails. */
-  readonly withdraw: () => boolean
-}
+import { closed, isEnding, type MysqlError, senseless } from "./MysqlError.ts"
+import { type Expression, select } from "./MysqlSql.ts"
 
 export interface Connection {
   /** `CONNECTION_ID()`, as far as the greeting tells it. */
   readonly id: number
-  /** Asks for the value of an expression, which must bear being evaluated again. */
-  readonly ask: (expression: string, onAnswer?: (exit: Exit.Exit<string | null, MysqlError>) => void) => Ask<
-    string | null
-  >
+  /** Asks for the value of an expression. */
+  readonly ask: (
+    expression: Expression,
+    onAnswer?: (exit: Exit.Exit<string | null, MysqlError>) => void
+  ) => Ask<string | null>
   /** As `ask`, alone in its statement and for as long as it takes. */
   readonly askPatiently: Connection["ask"]
+  /** Sends what was asked for in this very step, if nothing is under way. */
+  readonly flush: () => void
   /** A statement of its own. */
   readonly run: (sql: string) => Ask<Answer>
   /** When the last statement that was answered had been sent: the server's idle count began after that. */
@@ -48,7 +40,7 @@ export interface Connection {
   readonly setPatience: (patience: Duration.Duration) => void
   /** Ends it at once; the server gives up everything it holds. Whoever waits for an answer gets `error`. */
   readonly close: (error: MysqlError) => void
-  /** As `close`, but says goodbye first. */
+  /** As `close`, but says goodbye; for a quiet one. */
   readonly quit: Effect.Effect<void>
 }
 
@@ -59,38 +51,28 @@ export interface Listeners {
   readonly onStall: () => void
 }
 
-/** What stands in the queue. */
-interface Entry {
-  readonly sql: string
-  readonly kind: "expression" | "patient" | "statement"
-  /** It was refused in company, which may be the company's fault. */
-  alone: boolean
-  state: "queued" | "sent" | "settled"
-  readonly settle: (exit: Exit.Exit<Answer, MysqlError>, row: number) => void
-  readonly notify: () => void
-  readonly stall: () => void
-}
-
 const longest = 128
 
 const cell = (answer: Answer, row: number): Exit.Exit<string | null, MysqlError> => {
   const value = answer.rows[row]?.[0]
-  if (value === undefined) {
-    return Exit.fail(senseless("the server gave fewer rows than were asked for"))
+  if (typeof value === "string" || value === null) {
+    return Exit.succeed(value)
   }
-  return typeof value === "string" || value === null
-    ? Exit.succeed(value)
-    : Exit.fail(senseless("the server gave a value that is no text"))
+  if (typeof value === "number") {
+    return Exit.succeed(String(value))
+  }
+  return Exit.fail(
+    senseless(value === undefined ? "the server gave fewer rows than were asked for" : "the server gave no text")
+  )
 }
 
 export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.Duration, listeners: Listeners) {
   const clock = yield* Clock.Clock
   const fork = Effect.runForkWith(yield* Effect.context<never>())
 
-  let open = true
-  let overdue = false
-  let settling = false
-  let patienceNanos = Duration.toNanosUnsafe(patience)
+  const pace: Pace = { overdue: false, patience: Duration.toNanosUnsafe(patience) }
+  let ended: MysqlError | undefined
+  let pumping = false
   let answeredFrom = clock.monotonicTimeNanosUnsafe()
   let sentAt = 0n
   let underway: ReadonlyArray<Entry> = []
@@ -99,8 +81,8 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
 
   /** One fiber sleeps until the statement under way would be overdue; a busy connection costs no timer per statement. */
   const watchOnce: Effect.Effect<void> = Effect.suspend(() => {
-    const left = sentAt + patienceNanos - clock.monotonicTimeNanosUnsafe()
-    if (!open || underway.length === 0 || underway[0]?.kind === "patient") {
+    const left = sentAt + pace.patience - clock.monotonicTimeNanosUnsafe()
+    if (ended !== undefined || underway.length === 0 || underway[0]?.kind === "patient") {
       watch = undefined
       return Effect.void
     }
@@ -109,7 +91,7 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
       return Effect.andThen(Effect.sleep(Duration.nanos(left)), Effect.andThen(Effect.yieldNow, watchOnce))
     }
     watch = undefined
-    overdue = true
+    pace.overdue = true
     const late = [...underway, ...queue]
     listeners.onStall()
     late.forEach((entry) => entry.stall())
@@ -137,7 +119,7 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
   }
 
   const pump = (): void => {
-    if (!open || settling || underway.length > 0) {
+    if (ended !== undefined || underway.length > 0) {
       return
     }
     const entries = next()
@@ -151,7 +133,7 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     })
     sentAt = clock.monotonicTimeNanosUnsafe()
     wire.send(
-      first.kind === "statement" ? first.sql : select(entries.map((entry) => entry.sql)),
+      first.kind === "statement" ? first.sql() : select(entries.map((entry) => entry.sql())),
       (exit) => onAnswer(entries, exit)
     )
     if (watch === undefined && first.kind !== "patient") {
@@ -159,12 +141,30 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     }
   }
 
+  /**
+   * Sends in a moment. A release and the next one's request come in the same moment, and so do the requests of those who
+   * have just got their answers: they go out together.
+   */
+  const pumpSoon = (): void => {
+    if (!pumping) {
+      pumping = true
+      queueMicrotask(() => {
+        pumping = false
+        pump()
+      })
+    }
+  }
+
   const onAnswer = (entries: ReadonlyArray<Entry>, exit: Exit.Exit<Answer, MysqlError>): void => {
     if (underway !== entries) {
       return
     }
+    const error = Exit.isFailure(exit) ? Result.getOrUndefined(Exit.findError(exit)) : undefined
+    if (error !== undefined && isEnding(error)) {
+      return close(error)
+    }
     underway = []
-    overdue = false
+    pace.overdue = false
     answeredFrom = sentAt
     if (Exit.isFailure(exit) && entries.length > 1) {
       entries.forEach((entry) => {
@@ -175,22 +175,20 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     } else {
       settleAll(entries, exit)
     }
-    pump()
+    pumpSoon()
   }
 
-  // Whoever is resumed asks again at once; those questions are to go out together.
+  // An answer may tell that the connection is of no use; then those beside it mean nothing.
   const settleAll = (entries: ReadonlyArray<Entry>, exit: Exit.Exit<Answer, MysqlError>): void => {
-    settling = true
-    entries.forEach((entry, row) => entry.settle(exit, row))
+    entries.forEach((entry, row) => entry.settle(ended === undefined ? exit : Exit.fail(ended), row))
     entries.forEach((entry) => entry.notify())
-    settling = false
   }
 
   const end = (error: MysqlError): void => {
-    if (!open) {
+    if (ended !== undefined) {
       return
     }
-    open = false
+    ended = error
     watch?.interruptUnsafe()
     const missing = [...underway, ...queue].filter((entry) => entry.state !== "settled")
     underway = []
@@ -199,105 +197,45 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     settleAll(missing, Exit.fail(error))
   }
 
-  const enqueue = <A>(
-    sql: string,
-    kind: Entry["kind"],
-    decode: (answer: Answer, row: number) => Exit.Exit<A, MysqlError>,
-    hook?: (exit: Exit.Exit<A, MysqlError>) => void
-  ): Ask<A> => {
-    type Waiter = (exit: Exit.Exit<A, MysqlError>) => void
-    const impatient = new Set<Waiter>()
-    const patient = new Set<Waiter>()
-    let answer: Exit.Exit<A, MysqlError> | undefined
-    const tell = (waiters: Set<Waiter>, exit: Exit.Exit<A, MysqlError>) => {
-      const all = [...waiters]
-      waiters.clear()
-      all.forEach((waiter) => waiter(exit))
-    }
-    const entry: Entry = {
-      sql,
-      kind,
-      alone: false,
-      state: "queued",
-      settle: (exit, row) => {
-        entry.state = "settled"
-        const decoded = Exit.isSuccess(exit) ? decode(exit.value, row) : Exit.failCause(exit.cause)
-        answer = decoded
-        hook?.(decoded)
-      },
-      notify: () => {
-        if (answer !== undefined) {
-          tell(impatient, answer)
-          tell(patient, answer)
-        }
-      },
-      stall: () => tell(impatient, Exit.fail(stalled()))
-    }
-    const listen = (waiters: Set<Waiter>) =>
-      Effect.callback<A, MysqlError>((resume) => {
-        if (answer !== undefined) {
-          return resume(answer)
-        }
-        waiters.add(resume)
-        return Effect.sync(() => waiters.delete(resume))
-      })
-    if (open) {
+  const close = (error: MysqlError): void => {
+    wire.destroy()
+    end(error)
+  }
+
+  const enqueue = <A>(entry: Question<A>): Ask<A> => {
+    if (ended === undefined) {
       queue.push(entry)
-      pump()
+      pumpSoon()
     } else {
       entry.settle(Exit.fail(closed("the connection had ended")), 0)
     }
-    return {
-      // The watch tells of the delay of what is under way; what is asked during a delay has its own.
-      await: Effect.suspend(() =>
-        overdue && answer === undefined
-          ? Effect.timeoutOrElse(listen(patient), {
-            duration: Duration.nanos(patienceNanos),
-            orElse: () => Effect.fail(stalled())
-          })
-          : listen(impatient)
-      ),
-      settled: listen(patient),
-      withdraw: () => {
-        if (entry.state !== "queued") {
-          return false
-        }
-        entry.state = "settled"
-        answer = Exit.fail(closed("it was taken back"))
-        entry.notify()
-        return true
-      }
-    }
+    return entry
   }
 
   wire.onClose(end)
 
   const connection: Connection = {
     id: wire.threadId,
-    ask: (expression, onAnswer) => enqueue(expression, "expression", cell, onAnswer),
-    askPatiently: (expression, onAnswer) => enqueue(expression, "patient", cell, onAnswer),
-    run: (sql) => enqueue(sql, "statement", Exit.succeed),
+    ask: (expression, onAnswer) => enqueue(new Question(expression, "expression", pace, cell, onAnswer)),
+    askPatiently: (expression, onAnswer) => enqueue(new Question(expression, "patient", pace, cell, onAnswer)),
+    flush: pump,
+    run: (sql) => enqueue(new Question({ first: sql, again: sql }, "statement", pace, Exit.succeed, undefined)),
     answeredFrom: () => answeredFrom,
-    isOpen: () => open,
-    isStalled: () => overdue,
+    isOpen: () => ended === undefined,
+    isStalled: () => pace.overdue,
     isQuiet: () => underway.length === 0 && queue.length === 0,
     setPatience: (patience) => {
-      patienceNanos = Duration.toNanosUnsafe(patience)
+      pace.patience = Duration.toNanosUnsafe(patience)
       // The next statement starts it again.
       watch?.interruptUnsafe()
       watch = undefined
     },
-    close: (error) => {
-      wire.destroy()
-      end(error)
-    },
-    quit: Effect.andThen(
-      Effect.timeoutOption(wire.quit, "1 second"),
-      Effect.sync(() => {
-        wire.destroy()
-        end(closed("closed by us"))
-      })
-    )
+    close,
+    quit: Effect.suspend(() => {
+      // Nobody may ask any more.
+      end(closed("closed by us"))
+      return Effect.ensuring(Effect.timeoutOption(wire.quit, "1 second"), Effect.sync(wire.destroy))
+    })
   }
   return connection
 })

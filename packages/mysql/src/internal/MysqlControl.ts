@@ -60,6 +60,9 @@ export const make = Effect.fnUntraced(
       Effect.flatMap(({ connection }) =>
         Effect.mapError(connection.ask(Sql.session).await, (error) => toBackendError("acquire", error))
       ),
+      // One connection that is gone says nothing about the server.
+      Effect.retry({ times: 1, while: (error) => error.reason === "Unreachable" }),
+      within(share),
       Effect.catch((error) => Effect.sync(() => desert(error)))
     )
 

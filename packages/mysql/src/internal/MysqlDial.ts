@@ -71,15 +71,22 @@ export const make = Effect.fnUntraced(
             })
           )
         )
-        const connection: MysqlConnection.Connection = yield* MysqlConnection.make(wire, patience, {
+        let opened: MysqlConnection.Connection | undefined
+        const connection = yield* MysqlConnection.make(wire, patience, {
           onStall: listeners.onStall,
+          // It may have ended before it is known here.
           onClose: (error) => {
-            all.delete(connection)
+            if (opened !== undefined) {
+              all.delete(opened)
+            }
             listeners.onClose(error)
           }
         })
         opening--
-        all.add(connection)
+        if (connection.isOpen()) {
+          opened = connection
+          all.add(connection)
+        }
         if (ended) {
           connection.close(layerClosed())
         }

@@ -64,7 +64,10 @@ const isOneOf = (errors: ReadonlySet<number>, error: MysqlError): boolean =>
   error.errno !== undefined && errors.has(error.errno)
 
 /** The wait ended, no more. */
-export const isInterrupted = (error: MysqlError): boolean => isOneOf(interruptions, error) || isOneOf(ending, error)
+export const isInterrupted = (error: MysqlError): boolean => isOneOf(interruptions, error)
+
+/** The session is over, though the connection may not have ended yet. */
+export const isEnding = (error: MysqlError): boolean => isOneOf(ending, error)
 
 const unauthorized = new Set([1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 3118, 3159, 4151])
 

@@ -9,8 +9,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import type { Ask } from "./MysqlAsk.ts"
 import type { Attempt, Attempts } from "./MysqlAttempt.ts"
-import type { Ask } from "./MysqlConnection.ts"
 import type { Control } from "./MysqlControl.ts"
 import { backendError, closed, isDeadlock, isInterrupted, type MysqlError, toBackendError } from "./MysqlError.ts"
 import type { Tokens } from "./MysqlFencing.ts"
@@ -72,7 +72,7 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
   const stand = (attempt: Attempt, session: Session): Effect.Effect<Result.Result<string | null, MysqlError>> =>
     Effect.suspend(() => {
       attempt.stage = "waiting"
-      attempt.waited = true
+      attempts.lineUp(attempt)
       control.enter(session)
       const ask = session.connection.askPatiently(
         Sql.wait(attempt.name, tokens.expression),
@@ -82,20 +82,24 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
       return Effect.result(ask.settled)
     })
 
-  /** A KILL that overtakes the GET_LOCK on its way to the server finds nothing to end, so one may not be enough. */
+  /**
+   * A KILL that overtakes the GET_LOCK on its way to the server finds nothing to end, so one may not be enough. Where
+   * none is, the GET_LOCK or its answer does not get through.
+   */
   const endWait = Effect.fnUntraced(function*(session: Session, ask: Ask<string | null>) {
-    for (let pause = 5;; pause = Math.min(2 * pause, 100)) {
+    for (let pause = 5; pause < 1000; pause *= 2) {
       yield* control.endWait(session)
       if (Option.isSome(yield* Effect.timeoutOption(Effect.result(ask.settled), pause))) {
         return
       }
     }
+    session.connection.close(closed("its wait could not be ended"))
   })
 
   const release = (attempt: Attempt, session: Session): Ask<string | null> => {
     const { connection, names } = session
     attempt.stage = "releasing"
-    return connection.ask(Sql.release(attempt.name), (exit) => {
+    const ask = connection.ask(Sql.release(attempt.name), (exit) => {
       if (Exit.isSuccess(exit) || !connection.isOpen()) {
         attempts.finish(attempt)
       } else if (names.get(attempt.name) === attempt) {
@@ -106,6 +110,11 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
         connection.close(closed("a lock could not be released"))
       }
     })
+    if (attempt.waited) {
+      // Whoever comes next in this program waits on another connection, so there is nothing to go out together with.
+      connection.flush()
+    }
+    return ask
   }
 
   return {
@@ -123,7 +132,8 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
         if (attempt.voided) {
           return yield* givenBack
         }
-        if (attempt.stage === "held") {
+        // Or was, if its session ended just now; its owner knows.
+        if (Result.isSuccess(result) && result.success !== null) {
           return session
         }
         const error = Result.isFailure(result) ? result.failure : undefined

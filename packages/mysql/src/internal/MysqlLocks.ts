@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Attempt, Attempts } from "./MysqlAttempt.ts"
-import { isDeadlock, stalled, toBackendError } from "./MysqlError.ts"
+import { backendError, isDeadlock, stalled, toBackendError } from "./MysqlError.ts"
 import type { Tokens } from "./MysqlFencing.ts"
 import { givenBack, type Line } from "./MysqlLine.ts"
 import * as MysqlName from "./MysqlName.ts"
@@ -28,6 +28,13 @@ export interface Parts {
   readonly keyPrefix: string
   readonly patience: Duration.Duration
 }
+
+/** How often a session is opened or asked for one attempt, if sessions keep ending. */
+const mostTries = 6
+
+const undecided = backendError("acquire", "Rejected", "an earlier request of this attempt failed; give it back first")
+
+const heldElsewhere = Effect.succeed(undefined)
 
 const failed = (exit: Exit.Failure<unknown, LockBackendError>): Effect.Effect<never, LockBackendError> =>
   Result.match(Exit.findError(exit), { onSuccess: Effect.fail, onFailure: () => givenBack })
@@ -54,52 +61,63 @@ export const make = Effect.fnUntraced(
      * Takes the lock on the shared session if it is free; the session that has it then. The statements of a session are
      * executed in order, so who comes while the lock is being released there stands right behind the release.
      */
-    const take = Effect.fnUntraced(function*(attempt: Attempt) {
-      for (let tries = 1;; tries++) {
-        const session = yield* sessions.shared(attempt.seconds)
-        if (attempt.voided) {
-          return yield* givenBack
-        }
-        const rival = session.names.get(attempt.name)
-        if (rival !== undefined && rival.stage !== "releasing") {
-          return undefined
-        }
-        attempts.bind(attempt, session)
-        attempt.stage = "taking"
-        attempt.ask = session.connection.ask(
-          Sql.take(attempt.name, tokens.expression),
-          (exit) => onTaken(attempt, session, exit)
-        )
-        const result = yield* Effect.result(attempt.ask.await)
-        if (attempt.voided) {
-          return yield* givenBack
-        }
-        if (Result.isSuccess(result)) {
-          return attempt.session
-        }
-        // A lock that is held elsewhere can look like a deadlock to a session that holds others, even without a wait.
-        if (isDeadlock(result.failure)) {
-          attempt.stage = "idle"
-          attempts.unbind(attempt)
-          return undefined
-        }
-        // What was asked of a session that ended is not held; so it may be asked of another one.
-        if (session.connection.isOpen() || result.failure.code === "DLOCK_STALLED" || tries === 3) {
-          return yield* toBackendError("acquire", result.failure)
-        }
+    const take = (attempt: Attempt, tries = 1): Effect.Effect<Session | undefined, LockBackendError> => {
+      const tryAgain = Effect.suspend(() => take(attempt, tries + 1))
+      if (attempt.voided) {
+        return givenBack
       }
-    })
+      const session = sessions.shared(attempt.seconds)
+      if (session === undefined) {
+        return tries < mostTries
+          ? Effect.andThen(sessions.openShared(attempt.seconds), tryAgain)
+          : Effect.fail(backendError("acquire", "Unreachable", "the server ends every session"))
+      }
+      const rival = session.names.get(attempt.name)
+      if (rival !== undefined && rival.stage !== "releasing") {
+        return heldElsewhere
+      }
+      attempts.bind(attempt, session)
+      attempt.stage = "taking"
+      attempt.ask = session.connection.ask(
+        Sql.take(attempt.name, tokens.expression),
+        (exit) => onTaken(attempt, session, exit)
+      )
+      return Effect.matchEffect(attempt.ask.await, {
+        onSuccess: (cell) =>
+          attempt.voided
+            ? givenBack
+            // It is ours; or was, if its session ended just now, and its owner knows.
+            : cell !== null
+            ? Effect.succeed(session)
+            : heldElsewhere,
+        onFailure: (error) => {
+          if (attempt.voided) {
+            return givenBack
+          }
+          // A lock that is held elsewhere can look like a deadlock to a session that holds others, even without a wait.
+          if (isDeadlock(error)) {
+            attempt.stage = "idle"
+            attempts.unbind(attempt)
+            return heldElsewhere
+          }
+          // What was asked of a session that ended is not held; so it may be asked of another one.
+          return session.connection.isOpen() || error.code === "DLOCK_STALLED" || tries >= mostTries
+            ? Effect.fail(toBackendError("acquire", error))
+            : tryAgain
+        }
+      })
+    }
 
     const grant = (attempt: Attempt, session: Session): Effect.Effect<Grant, LockBackendError> => {
       const { token } = attempt
       if (token !== undefined) {
-        return Effect.succeed({ ...MysqlSession.validity(session), fencingToken: token })
+        return Effect.succeed(MysqlSession.grant(session, token))
       }
       return tokens.next(session.connection, attempt.name).pipe(
         Effect.mapError((error) => toBackendError("acquire", error)),
         Effect.map((token) => {
           attempt.token = token
-          return { ...MysqlSession.validity(session), fencingToken: token }
+          return MysqlSession.grant(session, token)
         })
       )
     }
@@ -111,9 +129,12 @@ export const make = Effect.fnUntraced(
         if (attempt.voided) {
           return givenBack
         }
-        if (attempt.stage !== "held" || session === undefined || attempt.token === undefined) {
+        if (attempt.asking && (attempt.stage !== "held" || attempt.token === undefined)) {
           attempt.outcome ??= Deferred.makeUnsafe()
           return Deferred.await(attempt.outcome)
+        }
+        if (attempt.stage !== "held" || session === undefined) {
+          return undecided
         }
         return MysqlSession.refresh(session, attempt).pipe(
           Effect.mapError((error) => toBackendError("acquire", error)),
@@ -136,30 +157,31 @@ export const make = Effect.fnUntraced(
           MysqlName.of(keyPrefix, request.key),
           MysqlSession.secondsFor(request.ttl)
         )
-        return Effect.onExit(run(attempt), (exit) => {
-          const { outcome } = attempt
-          return outcome === undefined
-            ? Effect.void
-            : Effect.sync(() => Deferred.doneUnsafe(outcome, Exit.isSuccess(exit) ? tell(exit.value) : failed(exit)))
-        })
+        return Effect.onExit(run(attempt), (exit) =>
+          Effect.sync(() => {
+            attempt.asking = false
+            if (attempt.outcome !== undefined) {
+              Deferred.doneUnsafe(attempt.outcome, Exit.isSuccess(exit) ? tell(exit.value) : failed(exit))
+            }
+          }))
       })
 
     const tryAcquire: Verbs["tryAcquire"] = (request) =>
       Effect.suspend(() => {
         const known = attempts.get(request.owner)
         if (known !== undefined) {
-          return known.stage === "waiting" ? Effect.succeedNone : Effect.asSome(again(known))
+          return known.waited && known.stage !== "held" ? Effect.succeedNone : Effect.asSome(again(known))
         }
         return begin(
           request,
-          Effect.fnUntraced(function*(attempt) {
-            const session = yield* take(attempt)
-            if (session !== undefined) {
-              return Option.some(yield* grant(attempt, session))
-            }
-            attempts.finish(attempt)
-            return Option.none()
-          }),
+          (attempt) =>
+            Effect.flatMap(take(attempt), (session): Effect.Effect<Option.Option<Grant>, LockBackendError> => {
+              if (session !== undefined) {
+                return Effect.asSome(grant(attempt, session))
+              }
+              attempts.finish(attempt)
+              return Effect.succeedNone
+            }),
           Option.match({ onNone: () => givenBack, onSome: (grant) => Effect.succeed(grant) })
         )
       })
@@ -172,11 +194,12 @@ export const make = Effect.fnUntraced(
         }
         return begin(
           request,
-          Effect.fnUntraced(function*(attempt) {
+          (attempt) =>
             // Where there is a line, a try would only be one more statement before the wait.
-            const taken = attempts.hasLine(attempt) ? undefined : yield* take(attempt)
-            return yield* grant(attempt, taken ?? (yield* line.wait(attempt)))
-          }),
+            Effect.flatMap(attempts.hasLine(attempt.name) ? heldElsewhere : take(attempt), (session) =>
+              session !== undefined
+                ? grant(attempt, session)
+                : Effect.flatMap(line.wait(attempt), (session) => grant(attempt, session))),
           (grant) => Effect.succeed(grant)
         )
       })
@@ -195,11 +218,12 @@ export const make = Effect.fnUntraced(
       })
 
     const giveBackHeld = (attempt: Attempt, session: Session): Effect.Effect<boolean, LockBackendError> =>
-      Effect.catch(
-        Effect.map(line.release(attempt, session).await, (cell) => cell === "1"),
+      Effect.matchEffect(line.release(attempt, session).await, {
+        onSuccess: (cell) => Effect.succeed(cell === "1"),
         // The session took everything it held with it.
-        (error) => session.connection.isOpen() ? Effect.fail(toBackendError("release", error)) : Effect.succeed(false)
-      )
+        onFailure: (error) =>
+          session.connection.isOpen() ? Effect.fail(toBackendError("release", error)) : Effect.succeed(false)
+      })
 
     // Goes on by itself, so that who asks a second time finds it under way.
     const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> => {

@@ -2,13 +2,14 @@
  * A connection that holds locks, or awaits one. GET_LOCK counts and knows no owner, so a session asks for a name only
  * while it neither has it nor awaits it: `names` says who does.
  */
-import type { LossReason, Validity } from "@dlock/core"
+import type { Grant, LossReason, Validity } from "@dlock/core"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Ask } from "./MysqlAsk.ts"
 import type { Attempt } from "./MysqlAttempt.ts"
-import type { Ask, Connection } from "./MysqlConnection.ts"
+import type { Connection } from "./MysqlConnection.ts"
 import { closed, type MysqlError } from "./MysqlError.ts"
 import type { Server } from "./MysqlServer.ts"
 import * as Sql from "./MysqlSql.ts"
@@ -71,6 +72,12 @@ export const make = (connection: Connection, server: Server): Session => ({
 export const validity = (session: Session): Validity => ({
   validFrom: session.connection.answeredFrom(),
   ttl: Duration.seconds(session.seconds)
+})
+
+export const grant = (session: Session, fencingToken: bigint): Grant => ({
+  validFrom: session.connection.answeredFrom(),
+  ttl: Duration.seconds(session.seconds),
+  fencingToken
 })
 
 /** The server ended it, or may be about to. */

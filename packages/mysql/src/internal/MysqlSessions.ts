@@ -18,8 +18,10 @@ import * as MysqlSession from "./MysqlSession.ts"
 import type { Session } from "./MysqlSession.ts"
 
 export interface Sessions {
-  /** The session that takes free locks. */
-  readonly shared: (seconds: number) => Effect.Effect<Session, LockBackendError>
+  /** The session that takes free locks, if there is one. Good in this very step: Effect may yield between any two. */
+  readonly shared: (seconds: number) => Session | undefined
+  /** Waits until there is one; it may be gone again. */
+  readonly openShared: (seconds: number) => Effect.Effect<void, LockBackendError>
   /** A session for one wait; nobody else puts anything on it until it is vacant. */
   readonly dedicated: (seconds: number) => Effect.Effect<Session, LockBackendError>
   /** `session` holds and awaits nothing any more. */
@@ -51,7 +53,7 @@ export const make = Effect.fnUntraced(
     const all = new Set<Session>()
     /** By `wait_timeout`. */
     const current = new Map<number, Session>()
-    const opening = new Map<number, Deferred.Deferred<Session, LockBackendError>>()
+    const opening = new Map<number, Deferred.Deferred<void, LockBackendError>>()
     /** Vacant, and not among the current ones. The last ones are used first, so that the others can be closed. */
     const parked = new Set<Session>()
 
@@ -72,18 +74,27 @@ export const make = Effect.fnUntraced(
       MysqlSession.lose(session, "session")
     }
 
-    // What it holds stays until the server must have ended it: the answer may come, and others renew meanwhile.
+    /** Until the server must have ended a session whose answer is overdue, the answer may come. */
+    const expire = (session: Session): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        if (!session.connection.isStalled()) {
+          return Effect.void
+        }
+        const end = session.connection.answeredFrom() + BigInt(session.seconds) * second
+        const left = end - clock.monotonicTimeNanosUnsafe()
+        return left > 0n
+          ? Effect.andThen(Effect.sleep(Duration.nanos(left)), expire(session))
+          : Effect.sync(() => session.connection.close(stalled()))
+      })
+
+    // What it holds stays, and others renew meanwhile.
     const onStall = (session: Session): void => {
       retire(session)
-      if (![...session.names.values()].some((attempt) => attempt.stage === "held")) {
-        return session.connection.close(stalled())
+      if ([...session.names.values()].some((attempt) => attempt.stage === "held")) {
+        fork(expire(session))
+      } else {
+        session.connection.close(stalled())
       }
-      const end = session.connection.answeredFrom() + BigInt(session.seconds) * second
-      const left = end - clock.monotonicTimeNanosUnsafe()
-      fork(Effect.andThen(
-        Effect.sleep(Duration.nanos(left > 0n ? left : 0n)),
-        Effect.sync(() => session.connection.isStalled() ? session.connection.close(stalled()) : undefined)
-      ))
     }
 
     const connect = (seconds: number): Effect.Effect<Session, LockBackendError> =>
@@ -138,21 +149,23 @@ export const make = Effect.fnUntraced(
     const open = (seconds: number): Effect.Effect<Session, LockBackendError> =>
       Effect.suspend(() => {
         const session = reuse(seconds)
-        return session === undefined
-          ? openNew(seconds)
-          : session.seconds === seconds
+        if (session === undefined) {
+          return openNew(seconds)
+        }
+        return session.seconds === seconds
           ? Effect.succeed(session)
-          : tune(session, seconds)
+          // It may have ended unseen while it was vacant.
+          : Effect.catchIf(tune(session, seconds), (error) => error.reason === "Unreachable", () => openNew(seconds))
       })
 
-    const openShared = (seconds: number, result: Deferred.Deferred<Session, LockBackendError>): Effect.Effect<void> =>
+    const openCurrent = (seconds: number, result: Deferred.Deferred<void, LockBackendError>): Effect.Effect<void> =>
       Effect.onExit(open(seconds), (exit) =>
         Effect.sync(() => {
           opening.delete(seconds)
-          if (Exit.isSuccess(exit)) {
+          if (Exit.isSuccess(exit) && exit.value.connection.isOpen()) {
             current.set(seconds, exit.value)
           }
-          Deferred.doneUnsafe(result, exit)
+          Deferred.doneUnsafe(result, Exit.asVoid(exit))
         })).pipe(Effect.ignore)
 
     // One that was lost between two steps of an interrupted attempt is found here, too.
@@ -182,23 +195,27 @@ export const make = Effect.fnUntraced(
           parked.add(session)
         }
       },
-      shared: (seconds) =>
+      shared: (seconds) => {
+        const session = current.get(seconds)
+        if (session === undefined || session.names.size > 0) {
+          return session
+        }
+        if (MysqlSession.isStale(session, clock.monotonicTimeNanosUnsafe())) {
+          session.connection.close(closed("it was idle for too long"))
+          return undefined
+        }
+        return session
+      },
+      openShared: (seconds) =>
         Effect.suspend(() => {
-          const session = current.get(seconds)
-          if (session !== undefined) {
-            if (session.names.size > 0 || !MysqlSession.isStale(session, clock.monotonicTimeNanosUnsafe())) {
-              return Effect.succeed(session)
-            }
-            session.connection.close(closed("it was idle for too long"))
-          }
           const pending = opening.get(seconds)
           if (pending !== undefined) {
             return Deferred.await(pending)
           }
           // By itself: who asked first may be interrupted, and others want it, too.
-          const result = Deferred.makeUnsafe<Session, LockBackendError>()
+          const result = Deferred.makeUnsafe<void, LockBackendError>()
           opening.set(seconds, result)
-          run(openShared(seconds, result))
+          run(openCurrent(seconds, result))
           return Deferred.await(result)
         }),
       dedicated: open

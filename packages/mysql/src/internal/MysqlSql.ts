@@ -1,9 +1,16 @@
 /**
- * The text of what is asked. Names come from `MysqlName` and need no escaping.
- *
- * The expressions may be evaluated again without harm, so several of them can share a statement that failed for one
- * of them. Each is a text or NULL.
+ * The text of what is asked. Names come from `MysqlName` and need no escaping. Each expression is a text, a small whole
+ * number or NULL.
  */
+
+/** An expression, and what is asked instead when it may have been evaluated already: it shared a statement that failed. */
+export interface Expression {
+  readonly first: string
+  readonly again: string
+}
+
+/** One that may be evaluated once more without harm. */
+const harmless = (text: string): Expression => ({ first: text, again: text })
 
 /** A year: longer than any wait, and a whole number that both servers take (MariaDB takes no negative one). */
 const forever = 31_536_000
@@ -15,34 +22,36 @@ export const uuidToken = "CAST(UUID_SHORT() AS CHAR)"
 export const noToken = "'0'"
 
 /**
- * Takes the lock and the token if the lock is free. GET_LOCK counts, so a session that has the lock already must not
- * ask again. `IF` evaluates the token after the grant; a column of its own would be evaluated in any order.
+ * Takes the lock and the token if the lock is free. GET_LOCK counts, so a session that may have the lock already must
+ * not simply ask again. `IF` evaluates the token after the grant; a column of its own would be evaluated in any order.
  */
-export const take = (name: string, token: string): string =>
-  `IF(IS_USED_LOCK('${name}') = CONNECTION_ID() OR GET_LOCK('${name}', 0) = 1, ${token}, NULL)`
+export const take = (name: string, token: string): Expression => ({
+  first: `IF(GET_LOCK('${name}', 0) = 1, ${token}, NULL)`,
+  again: `IF(IS_USED_LOCK('${name}') = CONNECTION_ID() OR GET_LOCK('${name}', 0) = 1, ${token}, NULL)`
+})
 
-/** Stands in the server's line until the lock is ours, then takes the token. */
-export const wait = (name: string, token: string): string => `IF(GET_LOCK('${name}', ${forever}) = 1, ${token}, NULL)`
+/** Stands in the server's line until the lock is ours, then takes the token. To be asked alone. */
+export const wait = (name: string, token: string): Expression =>
+  harmless(`IF(GET_LOCK('${name}', ${forever}) = 1, ${token}, NULL)`)
 
-/** '1' when it was ours. */
-export const release = (name: string): string =>
-  `CAST(IF(IS_USED_LOCK('${name}') = CONNECTION_ID(), RELEASE_LOCK('${name}'), 0) AS CHAR)`
+/** '1' when it was ours: no other session's lock is released. */
+export const release = (name: string): Expression => harmless(`RELEASE_LOCK('${name}')`)
 
 /** '1' when it is ours. */
-export const owns = (name: string): string => `CAST(IS_USED_LOCK('${name}') <=> CONNECTION_ID() AS CHAR)`
+export const owns = (name: string): Expression => harmless(`IS_USED_LOCK('${name}') <=> CONNECTION_ID()`)
 
 /** The session that answers. The greeting of the server has only 32 bits of it. */
-export const session = "CAST(CONNECTION_ID() & 4294967295 AS CHAR)"
+export const session = harmless("CONNECTION_ID() & 4294967295")
 
 /** Which server this is and since when it runs: UUID_SHORT is made of the server's id, its start and a counter. */
-export const incarnation = "CAST(UUID_SHORT() >> 24 AS CHAR)"
+export const incarnation = harmless("UUID_SHORT() >> 24")
 
 /** '1' when the second in which the server started is over: until then, another start would count from the same number. */
-export const grown = "CAST((UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP() AS CHAR)"
+export const grown = harmless("(UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP()")
 
-export const version = "VERSION()"
+export const version = harmless("VERSION()")
 
-/** One row for each. Without DISTINCT the server evaluates each exactly once. */
+/** One row for each. Without DISTINCT the server evaluates each exactly once, in this order. */
 export const select = (expressions: ReadonlyArray<string>): string =>
   `SELECT ${expressions[0] ?? "NULL"} AS a${expressions.slice(1).map((e) => ` UNION ALL SELECT ${e}`).join("")}`
 
