@@ -12,7 +12,7 @@ import { mariadb, mysql } from "./harness/MysqlServer.ts"
 import type { Credentials } from "./harness/MysqlServer.ts"
 import { host, reserveMany } from "./harness/Port.ts"
 import { ask } from "./harness/Probe.ts"
-import { rootFolder, script } from "./harness/Process.ts"
+import { makeFolder, removeFolder, rootFolder, script } from "./harness/Process.ts"
 import { available } from "./harness/Program.ts"
 import { redis, redisCluster, redisSentinel } from "./harness/RedisServer.ts"
 import { onFreePorts } from "./harness/Server.ts"
@@ -277,6 +277,49 @@ describe("finding and failing", () => {
       const own = yield* redis({})
       assert.strictEqual(own.host, host, "a server with options is started")
     }))
+
+  /** A folder with a program in it, and what a run of something sees that has it first on its PATH. */
+  const withFake = Effect.fnUntraced(function*(name: string, text: string) {
+    const folder = yield* Effect.acquireRelease(makeFolder("fake"), removeFolder)
+    Fs.writeFileSync(Path.join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
+    const run = (program: string, ...args: ReadonlyArray<string>) =>
+      ChildProcess.spawnSync(program, args, {
+        encoding: "utf8",
+        env: { ...process.env, PATH: `${folder}:${process.env.PATH}` }
+      })
+    return { folder, run }
+  })
+
+  it.live("a program that does not say its version is not taken for MySQL", () =>
+    Effect.gen(function*() {
+      const { folder, run } = yield* withFake("mysqld", "exit 1")
+      const look = `import("${new URL("harness/Catalog.ts", import.meta.url).href}")
+        .then(({ catalog }) => console.log("found", catalog.mysql.local()?.([])[0]))`
+      const { stdout } = run(process.execPath, "-e", look)
+      assert.include(stdout, "found")
+      assert.notInclude(stdout, folder)
+    }))
+
+  // It writes the policy for services.
+  it.live.skipIf(process.getuid?.() !== 0)(
+    "an installation waits for another one that is under way",
+    () =>
+      Effect.gen(function*() {
+        const { folder, run } = yield* withFake(
+          "apt-get",
+          `cd "$(dirname "$0")" && echo "$@" >> asked
+[ "$(wc -l < asked)" -ge 2 ] || { echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1"; exit 100; }`
+        )
+        const { status, stdout } = run("/bin/sh", script("install.sh"), Path.join(folder, "lock"), "some-package")
+        assert.strictEqual(status, 0, stdout)
+        const asked = Fs.readFileSync(Path.join(folder, "asked"), "utf8").trimEnd().split("\n")
+        assert.deepStrictEqual(asked.map((line) => / (update|install) /.exec(`${line} `)?.[1]), [
+          "update",
+          "update",
+          "install"
+        ])
+      })
+  )
 
   it.live("ports are different, below the ephemeral ones, and free again", () =>
     Effect.gen(function*() {

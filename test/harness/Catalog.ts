@@ -168,8 +168,8 @@ export const catalog = {
     title: "real MySQL",
     variable: "DLOCK_TEST_MYSQL",
     local: either(
-      // Debian's MariaDB has a link of this name.
-      programOfVersion("mysqld", /^(?!.*MariaDB)/),
+      // Debian's MariaDB has a link of this name. One that says nothing in time is not taken for the other.
+      programOfVersion("mysqld", /^(?!.*MariaDB).* Ver \d/),
       // It would else look for its files where the distribution has put MariaDB's.
       unpacked("mysql", "usr/sbin/mysqld", (root) => ({
         libraries: [`${root}/usr/lib/mysql/private`],

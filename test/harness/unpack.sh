@@ -39,6 +39,9 @@ APT::Update::Error-Mode "any";
 Acquire::GzipIndexes "false";
 Acquire::Languages "none";
 Acquire::Check-Valid-Until "false";
+Acquire::Retries "3";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 END
 settings="--config-file=$state/apt.conf"
