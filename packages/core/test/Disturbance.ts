@@ -4,9 +4,9 @@
  */
 import type { Lock } from "@dlock/core"
 import { assert } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Metric, Scheduler, Scope } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, identity, Metric, Scheduler, Scope, Tracer } from "effect"
 import { TestClock } from "effect/testing"
-import { assertClean, build, leftovers, settle } from "./fixture.ts"
+import { assertClean, build, leftovers, makeTracer, settle } from "./fixture.ts"
 import * as ScriptedBackend from "./ScriptedBackend.ts"
 
 export interface World {
@@ -23,6 +23,8 @@ export interface Cast {
   readonly caller: number
   /** Whether a second process takes part. */
   readonly strangers?: boolean
+  /** Whether somebody reads the spans: then each of them ends. */
+  readonly traced?: boolean
   /** What the network does. */
   readonly script?: (backend: ScriptedBackend.ScriptedBackend) => void
   readonly fibers: (world: World) => ReadonlyArray<Effect.Effect<unknown, unknown>>
@@ -98,8 +100,10 @@ export const run = Effect.fnUntraced(function*(
       })
     }
   }
+  const { spans, tracer } = makeTracer()
   const context = Context.make(Scheduler.Scheduler, scheduler).pipe(
-    Context.add(Metric.FiberRuntimeMetrics, census.service)
+    Context.add(Metric.FiberRuntimeMetrics, census.service),
+    cast.traced === true ? Context.add(Tracer.Tracer, tracer) : identity
   )
   // Whoever loses the key to another is told a moment later.
   const losing = disturb === disturbances["a loss"] || disturb === disturbances["the end of the layer"]
@@ -153,6 +157,8 @@ export const run = Effect.fnUntraced(function*(
   yield* Scope.close(scope, Exit.void)
   yield* Scope.close(elsewhere, Exit.void)
   assert.strictEqual(census.active(), 0, `${name}: no fiber is left`)
+  const open = spans.filter(({ status }) => status._tag !== "Ended").map((span) => span.name)
+  assert.deepStrictEqual(open, [], `${name}: every span has ended`)
   return operations
 })
 

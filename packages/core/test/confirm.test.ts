@@ -212,6 +212,74 @@ describe("a machine that slept", () => {
       assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "renew", "release"])
     }))
 
+  it.effect.each(
+    [
+      ["hang", { arrives: false, after: "never" }],
+      ["fail", { arrives: false, fails: "Unreachable" }],
+      ["fail slowly", { arrives: false, after: "5 seconds", fails: "Timeout" }],
+      ["die", { arrives: false, dies: "defect" }]
+    ] as const
+  )(
+    "for longer than the ttl has lost its leases a second after it is noticed, though its renewals %s",
+    ([, step]) =>
+      jumping(function*({ backend, lock, sleep }) {
+        const interrupted: Array<string> = []
+        const program = Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push("program")))
+        const section = yield* start(lock.withLock("k", program))
+        const lease = yield* lock.acquire("other", { renew: false })
+        backend.always("renew", step)
+        yield* sleep(60_000)
+        yield* elapse(seconds(2) - 1)
+        assert.deepStrictEqual(interrupted, [], "somebody may have set the clock")
+        assert.deepStrictEqual(yield* lease.remaining, Duration.zero, "nobody knows")
+        yield* elapse(1)
+        assert.deepStrictEqual(interrupted, ["program"])
+        yield* elapse(seconds(1))
+        assertError(errorOf(ended(section, "in a second"), "lost"), { _tag: "LockLost", reason: "expired" })
+        assertError(yield* Effect.flip(lease.lost), { _tag: "LockLost", reason: "expired" })
+      })
+  )
+
+  it.effect("for less than was left has so much less left", () =>
+    jumping(function*({ backend, lock, sleep }) {
+      const section = yield* start(lock.withLock("k", Effect.never, { ttl: "30 seconds" }))
+      backend.always("renew", { arrives: false, fails: "Unreachable" })
+      yield* sleep(20_000)
+      yield* elapse(29_698 - 20_000 - 1)
+      assert.isTrue(isPending(section))
+      yield* elapse(1)
+      assertError(errorOf(ended(section, "by wall time"), "lost"), { reason: "expired" })
+    }))
+
+  it.effect("and a clock that was set forward by more than the ttl, lose nothing that is confirmed", () =>
+    jumping(function*({ backend, lock, sleep }) {
+      const section = yield* start(lock.withLock("k", Effect.never))
+      const lease = yield* lock.acquire("other", { renew: false })
+      backend.script("renew", { fails: "Unreachable" }, { fails: "Unreachable" }, { after: 500 }, { after: 500 })
+      yield* sleep(600_000)
+      yield* elapse(seconds(2))
+      assert.isTrue(isPending(section), "confirmed at the second attempt")
+      assert.deepStrictEqual(yield* lease.remaining, Duration.millis(29_698 - 900))
+      yield* elapse(seconds(120))
+      assert.isTrue(isPending(section))
+      assertError(yield* Effect.flip(lease.lost), { reason: "expired" })
+    }))
+
+  it.effect("while it renewed asks again: that answer is from before", () =>
+    jumping(function*({ backend, lock, sleep }) {
+      const section = yield* start(lock.withLock("k", Effect.never))
+      backend.script("renew", { after: 1500 })
+      yield* elapse(seconds(10))
+      assert.strictEqual(backend.count("renew"), 1, "the renewal of its time")
+      yield* sleep(60_000)
+      yield* elapse(1499)
+      assert.strictEqual(backend.count("renew"), 1, "it was noticed, and one renewal is in flight")
+      backend.forget("k")
+      yield* elapse(101)
+      assert.strictEqual(backend.count("renew"), 2)
+      assertError(errorOf(ended(section, "asked again"), "lost"), { reason: "taken" })
+    }))
+
   it.effect("and a clock set back, or forward by little, is no sleep", () =>
     jumping(function*({ backend, lock, sleep }) {
       const section = yield* start(lock.withLock("k", Effect.never))

@@ -3,7 +3,7 @@
  */
 import type { Lock, LockBackend } from "@dlock/core"
 import { assert } from "@effect/vitest"
-import { Clock, Effect, Exit, type Fiber, Scope } from "effect"
+import { Clock, Effect, Exit, type Fiber, Scope, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import { Engine } from "../src/internal/engine.ts"
 import { make } from "../src/internal/section.ts"
@@ -41,12 +41,12 @@ export const assertError = (error: unknown, fields: Readonly<Record<string, unkn
 
 // The engine is hidden behind the service; whether it has forgotten everything can only be seen inside.
 const engines = new WeakMap<LockBackend["Service"], Set<Engine>>()
-const { take } = Engine.prototype
-Reflect.set(Engine.prototype, "take", function(this: Engine, ...args: ReadonlyArray<unknown>) {
+const { asked } = Engine.prototype
+Reflect.set(Engine.prototype, "asked", function(this: Engine, ...args: ReadonlyArray<unknown>) {
   const known = engines.get(this.backend)
   if (known === undefined) engines.set(this.backend, new Set([this]))
   else known.add(this)
-  return Reflect.apply(take, this, args)
+  return Reflect.apply(asked, this, args)
 })
 
 const sizeOf = (engine: Engine, field: "lines" | "live"): number => {
@@ -88,6 +88,19 @@ export const jumpingClock = Effect.map(TestClock.testClockWith(Effect.succeed), 
 })
 
 export type JumpingClock = Effect.Success<typeof jumpingClock>
+
+/** A tracer that keeps its spans. */
+export const makeTracer = () => {
+  const spans: Array<Tracer.NativeSpan> = []
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      spans.push(span)
+      return span
+    }
+  })
+  return { spans, tracer }
+}
 
 export interface Fixture {
   readonly lock: Lock["Service"]

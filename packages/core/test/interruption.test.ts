@@ -40,6 +40,8 @@ const amongStrangers = (form: Form): Cast => amongOthers(form, true)
 
 const ttl = { ttl: 30 } as const
 
+const traced = (cast: Cast): Cast => ({ ...cast, traced: true })
+
 /** A grant that is late, and must be confirmed. */
 const late: Cast = {
   caller: 0,
@@ -89,11 +91,14 @@ const some: ReadonlyArray<Kind> = ["an interruption", "an interruption during a 
 
 const cases: ReadonlyArray<readonly [name: string, cast: Cast, kinds: ReadonlyArray<Kind>, slow: boolean]> = [
   ["withLock, alone", alone(withLock), all, true],
+  ["withLock, alone and traced", traced(alone(withLock)), all, true],
+  ["withLock, between two in the local line and traced", traced(inLine(withLock)), some, false],
   ["withLock, between two in the local line", inLine(withLock), all, true],
   ["withLock, between two of another process", amongStrangers(withLock), some, true],
   ["withLock on a schedule, between two in the local line", inLine(withLockOnSchedule), some, false],
   ["withLockIfAvailable, alone", alone(withLockIfAvailable), some, false],
   ["acquire, alone", alone(acquire), all, true],
+  ["acquire, alone and traced", traced(alone(acquire)), all, false],
   ["acquire, between two in the local line", inLine(acquire), all, false],
   ["acquire, between two of another process", amongStrangers(acquire), some, false],
   ["tryAcquire, alone", alone(tryAcquire), some, false],

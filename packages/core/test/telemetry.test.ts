@@ -1,19 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Logger, Metric, References, Tracer } from "effect"
-import { build, elapse, fixture, scenario, seconds, settle, start } from "./fixture.ts"
-
-/** A tracer that keeps its spans. */
-const makeTracer = () => {
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  return { spans, tracer }
-}
+import { Context, Effect, Exit, Fiber, Logger, Metric, Option, References, Tracer } from "effect"
+import { build, elapse, fixture, makeTracer, scenario, seconds, settle, start } from "./fixture.ts"
 
 const parentOf = (span: Tracer.NativeSpan): string | undefined =>
   span.parent._tag === "Some" && span.parent.value._tag === "Span" ? span.parent.value.name : undefined
@@ -72,6 +59,13 @@ describe("spans", () => {
       assert.isTrue(spans.every(({ status }) => status._tag === "Started"))
       yield* Fiber.interrupt(waiting)
       assert.isTrue(spans.every(({ status }) => status._tag === "Ended" && Exit.hasInterrupts(status.exit)))
+    }))
+
+  it.effect("are none where nobody provided a tracer to read them", () =>
+    scenario(function*({ lock }) {
+      const current = Effect.map(Effect.option(Effect.currentSpan), Option.map((span) => span.name))
+      assert.deepStrictEqual(yield* lock.withLock("k", current), Option.none())
+      assert.deepStrictEqual(yield* Effect.withSpan(lock.withLock("k", current), "mine"), Option.some("mine"))
     }))
 
   it.effect("are none when tracing is off, and renewals have none", () =>

@@ -22,16 +22,25 @@ const outcomeOf = <E>(exit: Exit.Exit<unknown, E>): Exclude<Outcome, "granted"> 
   return error instanceof LockUnavailable ? error.reason : "failed"
 }
 
-export class Call<A, E> extends Alarm {
+/** A section that a fiber runs in, and those around it: asking for a key inside its own section is reentry. */
+export interface Section {
+  readonly engine: Engine
+  readonly key: string
+  readonly holding: Holding | undefined
+  readonly outer: Section | undefined
+}
+
+export class Call<A, E> extends Alarm implements Section {
+  readonly engine: Engine
   readonly key: string
   readonly isSection: boolean
+  readonly outer: Section | undefined
   /** The lease, from the very step in which its grant is believed. */
   holding: Holding | undefined
-  private readonly engine: Engine
   private readonly started: number
   private readonly unavailable: (error: LockUnavailable) => Exit.Exit<A, E>
   private readonly onAnswer: (exit: Exit.Exit<A, E>) => void
-  private fiber: Fiber.Fiber<void> | undefined
+  private fiber: Fiber.Fiber<unknown, unknown> | undefined
   private interrupted = false
   private answered = false
   private watcher: (() => void) | undefined
@@ -44,6 +53,7 @@ export class Call<A, E> extends Alarm {
     options: {
       readonly timeout: number
       readonly isSection: boolean
+      readonly outer?: Section | undefined
       readonly unavailable: (error: LockUnavailable) => Exit.Exit<A, E>
       readonly onAnswer: (exit: Exit.Exit<A, E>) => void
     }
@@ -52,14 +62,15 @@ export class Call<A, E> extends Alarm {
     this.engine = engine
     this.key = key
     this.isSection = options.isSection
+    this.outer = options.outer
     this.unavailable = options.unavailable
     this.onAnswer = options.onAnswer
     this.started = engine.watchdog.now()
     if (options.timeout !== Number.POSITIVE_INFINITY) engine.watchdog.set(this, this.started + options.timeout)
   }
 
-  /** Starts the fiber that works for this call; what comes back waits for an interrupted caller. */
-  run(fiber: Fiber.Fiber<void>): Effect.Effect<void> | undefined {
+  /** The fiber that works for this call has started; what comes back waits for an interrupted caller. */
+  run(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> | undefined {
     if (this.answered) return undefined
     this.fiber = fiber
     if (this.interrupted) fiber.interruptUnsafe()

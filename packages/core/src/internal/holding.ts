@@ -1,6 +1,6 @@
 /**
  * The state of one attempt to hold a key, from the asking to the giving back: when it was last confirmed, when it is to
- * be renewed, when it ends. Everything here is synchronous; the effects are in `engine.ts`.
+ * be renewed, when it ends. Taking and giving back are in `taking.ts` and `givingBack.ts`.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -12,17 +12,14 @@ import type { Lease } from "../Lease.ts"
 import type { Grant, LockRequest, Validity } from "../LockBackend.ts"
 import { type LockBackendError, LockLost, type LossReason } from "../LockError.ts"
 import type { Engine } from "./engine.ts"
+import { giveBack, release } from "./givingBack.ts"
 import type { Place } from "./line.ts"
 import type { Plan } from "./plan.ts"
-import { Alarm } from "./watchdog.ts"
+import { Term } from "./term.ts"
 
 const firstRetry = 100
-const millis = (nanos: bigint): number => Number(nanos) / 1e6
 
-/** What the clocks of two machines may differ by over a ttl, and what a timer may be late. */
-const drift = (ttl: number): number => ttl / 100 + 2
-
-export class Holding extends Alarm implements LockRequest, Lease {
+export class Holding extends Term implements LockRequest, Lease {
   readonly key: string
   readonly owner: string
   readonly plan: Plan
@@ -42,23 +39,16 @@ export class Holding extends Alarm implements LockRequest, Lease {
   private renewing: Fiber.Fiber<void> | undefined
   private failures = 0
   private since = 0
-  private ttlGiven = 0
-  private validFrom = 0
-  private deadline = 0
-  /** When the backend lets go of it at the latest if nothing is sent any more. */
-  private endsAt = 0
-  private skew: number
   private watchers: Set<() => void> | undefined
   private returnWaiters: Array<() => void> | undefined
 
-  constructor(engine: Engine, key: string, plan: Plan, place: Place | undefined) {
-    super()
+  constructor(engine: Engine, key: string, plan: Plan, place: Place | undefined, now: number) {
+    super(engine.watchdog, now)
     this.engine = engine
     this.key = key
     this.plan = plan
     this.place = place
     this.owner = `${plan.label}/${crypto.randomUUID()}`
-    this.skew = engine.watchdog.wallSkew()
   }
 
   get ttl(): Duration.Duration {
@@ -69,29 +59,21 @@ export class Holding extends Alarm implements LockRequest, Lease {
     return this.engine.backend.name
   }
 
-  // The section is interrupted outside of the backend's own loop over its leases.
-  readonly onLost = (reason: LossReason): void => queueMicrotask(() => this.lose(reason))
+  // The section is interrupted outside of the backend's own loop over its leases. Not a field: most are never called.
+  get onLost(): (reason: LossReason) => void {
+    return (reason) => queueMicrotask(() => this.lose(reason))
+  }
 
   /** The earlier of the deadline and the longest hold. */
   private get limit(): number {
     return Math.min(this.deadline, this.since + this.plan.maxHold)
   }
 
-  /** The machine slept since the lease was last confirmed, or somebody set the clock. */
-  get doubtful(): boolean {
-    return this.engine.watchdog.wallSkew() - this.skew > drift(this.ttlGiven)
-  }
-
-  /** A third of the ttl is gone: what brought the grant was slow, and may be late. */
-  stale(now: number): boolean {
-    return now - this.validFrom >= this.ttlGiven / 3
-  }
-
   /** The grant is known, but not yet believed. */
   granted(grant: Grant, now: number): void {
     this.since = now
     this.fencingToken = grant.fencingToken
-    this.extend(grant, this.skew)
+    this.extend(grant)
   }
 
   /** The grant is believed. `false`: it is over already. */
@@ -104,15 +86,8 @@ export class Holding extends Alarm implements LockRequest, Lease {
   }
 
   /** A renewal that was sent when the wall clock was `skew` ahead has been answered. */
-  extend(validity: Validity, skew: number): void {
-    const validFrom = millis(validity.validFrom)
-    if (validFrom < this.validFrom) return
-    this.validFrom = validFrom
-    this.ttlGiven = Duration.toMillis(validity.ttl)
-    this.deadline = validFrom + this.ttlGiven - drift(this.ttlGiven)
-    this.endsAt = Math.max(this.endsAt, validFrom + this.ttlGiven)
-    this.skew = skew
-    if (validity.fencingToken !== undefined) this.fencingToken = validity.fencingToken
+  extend(validity: Validity, skew?: number): void {
+    if (this.confirmed(validity, skew) && validity.fencingToken !== undefined) this.fencingToken = validity.fencingToken
   }
 
   /** The chosen time between renewals, where the ttl that was really given leaves room for it and for an answer. */
@@ -127,11 +102,11 @@ export class Holding extends Alarm implements LockRequest, Lease {
     const every = this.renewEvery
     const due = Math.max(this.validFrom + every, now + every / 4)
     this.slack = due < this.limit ? every / 32 : 0
-    this.engine.watchdog.set(this, Math.min(due, this.limit))
+    this.watchdog.set(this, Math.min(due, this.limit))
   }
 
   override ring(now: number): void {
-    if (this.state === "lost") this.engine.runFork(this.engine.giveBack(this))
+    if (this.state === "lost") this.engine.runFork(giveBack(this.engine, this))
     else if (this.check(now)) this.startRenewal()
   }
 
@@ -142,9 +117,9 @@ export class Holding extends Alarm implements LockRequest, Lease {
   }
 
   startRenewal(): void {
-    if (this.renewing !== undefined || this.state !== "held") return
-    this.slack = 0
-    this.engine.watchdog.set(this, this.limit)
+    if (this.state !== "held") return
+    this.awaitAnswer()
+    if (this.renewing !== undefined) return
     const fiber = this.engine.runFork(Effect.catchCause(this.askRenewal, (cause) => {
       const error = Cause.findErrorOption(cause)
       const message = `Lock "${this.key}" is not renewed yet`
@@ -157,11 +132,26 @@ export class Holding extends Alarm implements LockRequest, Lease {
     fiber.addObserver(() => this.renewing = undefined)
   }
 
+  /** Until a renewal is answered, the next that happens to the lease is its end. */
+  private awaitAnswer(): void {
+    this.doubt(this.watchdog.now())
+    this.slack = 0
+    this.watchdog.set(this, this.limit)
+  }
+
+  /** Asks now, because the machine slept: the answer, or the loss. */
+  get confirmation(): Effect.Effect<void, LockLost | LockBackendError> {
+    return Effect.suspend(() => {
+      this.awaitAnswer()
+      return Effect.raceFirst(this.askRenewal, this.lost)
+    })
+  }
+
   /** Asks the backend for another ttl, and takes in the answer. */
   get askRenewal(): Effect.Effect<void, LockBackendError> {
     return Effect.suspend(() => {
-      const skew = this.engine.watchdog.wallSkew()
-      this.unknown(this.engine.watchdog.now())
+      const skew = this.watchdog.wallSkew()
+      this.unknown(this.watchdog.now())
       return Effect.flatMap(
         Effect.exit(this.engine.asked(() => this.engine.backend.renew(this))),
         (exit) => this.renewed(exit, skew)
@@ -174,15 +164,11 @@ export class Holding extends Alarm implements LockRequest, Lease {
     skew: number
   ): Effect.Effect<void, LockBackendError> {
     if (this.state !== "held") return Effect.void
-    const now = this.engine.watchdog.now()
+    const now = this.watchdog.now()
     if (exit._tag === "Failure") {
       this.engine.telemetry.renewal("failed")
       // A lease that is not to be renewed by itself is only asked for again when it must be confirmed.
-      if (this.renewEvery !== Number.POSITIVE_INFINITY || this.doubtful) {
-        const backoff = firstRetry * 2 ** Math.min(this.failures++, 10)
-        this.slack = 0
-        this.engine.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 10), this.limit))
-      }
+      if (this.renewEvery !== Number.POSITIVE_INFINITY || this.isDoubtful(now)) this.askAgain(now)
       return Effect.failCause(exit.cause)
     }
     if (Option.isNone(exit.value)) {
@@ -193,14 +179,23 @@ export class Holding extends Alarm implements LockRequest, Lease {
     this.failures = 0
     this.engine.telemetry.renewal("renewed")
     this.extend(exit.value.value, skew)
-    if (this.check(now)) this.schedule(now)
+    if (!this.check(now)) return Effect.void
+    // The machine slept while this was asked: the answer is from before.
+    if (this.isDoubtful(now)) this.askAgain(now)
+    else this.schedule(now)
     return Effect.void
+  }
+
+  private askAgain(now: number): void {
+    const backoff = firstRetry * 2 ** Math.min(this.failures++, 10)
+    this.slack = 0
+    this.watchdog.set(this, Math.min(now + Math.min(backoff, this.ttlGiven / 10), this.limit))
   }
 
   lose(reason: LossReason): void {
     if (this.state === "asking") this.reason ??= reason
     if (this.state !== "held") return
-    const now = this.engine.watchdog.now()
+    const now = this.watchdog.now()
     this.state = "lost"
     this.reason = reason
     this.slack = 0
@@ -208,7 +203,7 @@ export class Holding extends Alarm implements LockRequest, Lease {
     this.engine.telemetry.ended(now - this.since)
     this.engine.runFork(Effect.logError(this.lossError.message))
     // The section is given the time until the backend lets go of the key by itself to close what it opened.
-    this.engine.watchdog.set(this, this.validFrom + this.ttlGiven)
+    this.watchdog.set(this, this.validFrom + this.ttlGiven)
     this.section?.interrupt()
     for (const watcher of this.watchers ?? []) watcher()
   }
@@ -216,8 +211,8 @@ export class Holding extends Alarm implements LockRequest, Lease {
   /** Takes the lease out of the watchdog's hands; nothing is renewed from here on. `true`: it was held. */
   stop(): boolean {
     const wasHeld = this.state === "held"
-    this.engine.watchdog.clear(this)
-    if (wasHeld) this.engine.telemetry.ended(this.engine.watchdog.now() - this.since)
+    this.watchdog.clear(this)
+    if (wasHeld) this.engine.telemetry.ended(this.watchdog.now() - this.since)
     if (this.state !== "lost") this.state = "returned"
     return wasHeld
   }
@@ -236,14 +231,9 @@ export class Holding extends Alarm implements LockRequest, Lease {
     return this.renewing
   }
 
-  /** The answer to a request that may have begun or prolonged the lease is not known. */
+  /** The answer to a request is not known. */
   unknown(now: number): void {
-    this.endsAt = Math.max(this.endsAt, now + Math.max(this.ttlGiven, Duration.toMillis(this.ttl)))
-  }
-
-  /** Whether the lease has ended by itself at the backend, whatever became of the requests. */
-  ended(now: number): boolean {
-    return now >= this.endsAt
+    this.unanswered(now, Duration.toMillis(this.ttl))
   }
 
   get lossError(): LockLost {
@@ -267,24 +257,28 @@ export class Holding extends Alarm implements LockRequest, Lease {
   }
 
   get isHeld(): Effect.Effect<boolean> {
-    return Effect.sync(() => this.check(this.engine.watchdog.now()) && !this.doubtful)
+    return Effect.sync(() => this.isCertain(this.watchdog.now()))
   }
 
   get remaining(): Effect.Effect<Duration.Duration> {
     return Effect.sync(() => {
-      const now = this.engine.watchdog.now()
-      return this.check(now) ? Duration.millis(this.limit - now) : Duration.zero
+      const now = this.watchdog.now()
+      return this.isCertain(now) ? Duration.millis(this.limit - now) : Duration.zero
     })
+  }
+
+  private isCertain(now: number): boolean {
+    return this.check(now) && !this.isDoubtful(now)
   }
 
   get renew(): Effect.Effect<void, LockLost | LockBackendError> {
     return Effect.flatMap(
-      Effect.suspend(() => this.check(this.engine.watchdog.now()) ? this.askRenewal : Effect.void),
+      Effect.suspend(() => this.check(this.watchdog.now()) ? this.askRenewal : Effect.void),
       () => this.state === "held" ? Effect.void : Effect.fail(this.lossError)
     )
   }
 
   get release(): Effect.Effect<void, LockBackendError> {
-    return this.engine.release(this)
+    return release(this.engine, this)
   }
 }

@@ -16,28 +16,22 @@ import type { Lease } from "../Lease.ts"
 import type { Lock } from "../Lock.ts"
 import type { LockBackend } from "../LockBackend.ts"
 import { InvalidLockRequest, type LockBackendError, type LockLost, LockUnavailable } from "../LockError.ts"
-import { Call } from "./call.ts"
-import { Engine, type Mode } from "./engine.ts"
+import { Call, type Section } from "./call.ts"
+import { Engine } from "./engine.ts"
+import { giveBack, startGivingBack } from "./givingBack.ts"
 import { Holding } from "./holding.ts"
 import { LockDefaults } from "./lockDefaults.ts"
 import * as plans from "./plan.ts"
-
-/** The sections that a fiber runs in, innermost first: asking for a key inside its own section is reentry. */
-interface Section {
-  readonly engine: Engine
-  readonly call: { readonly key: string, readonly holding: Holding | undefined }
-  readonly outer: Section | undefined
-}
+import { type Mode, take } from "./taking.ts"
 
 const CurrentSection = Context.Reference<Section | undefined>("@dlock/core/CurrentSection", {
   defaultValue: () => undefined
 })
 
-const isReentry = (engine: Engine, key: string, context: Context.Context<never>): boolean => {
-  let section = Context.get(context, CurrentSection)
+const isReentry = (engine: Engine, key: string, innermost: Section | undefined): boolean => {
+  let section = innermost
   while (section !== undefined) {
-    const { call } = section
-    if (section.engine === engine && call.key === key && call.holding?.state === "held") return true
+    if (section.engine === engine && section.key === key && section.holding?.state === "held") return true
     section = section.outer
   }
   return false
@@ -76,49 +70,53 @@ export const make = Effect.fnUntraced(function*(
   const prepare = (
     key: string,
     options: Lock.Options | undefined,
-    context: Context.Context<never>
+    innermost: Section | undefined
   ): plans.Plan | InvalidLockRequest | LockUnavailable => {
     const plan = options === undefined ? defaultPlan : plans.make(options, defaults, label)
     const problem = plans.keyProblem(key) ?? (typeof plan === "string" ? plan : backend.check(key, plan.ttl))
     if (typeof plan === "string" || problem !== undefined) {
       return new InvalidLockRequest({ key: String(key), problem: String(problem) })
     }
-    if (!isReentry(engine, key, context)) return plan
+    if (!isReentry(engine, key, innermost)) return plan
     engine.telemetry.refused("reentry")
     return new LockUnavailable({ key, reason: "reentry" })
   }
 
-  const traced = <A, E, R>(name: string, key: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.flatMap(
-      Effect.makeSpan(name, { attributes: { "lock.backend": backend.name, "lock.key": key } }),
-      (span) =>
-        Effect.onExit(effect, (exit) =>
-          Effect.sync(() => {
-            if (Exit.isSuccess(exit) && exit.value instanceof Holding) annotate(span, exit.value)
-            span.end(clock.currentTimeNanosUnsafe(), exit)
+  const attributes = (key: string) => ({ "lock.backend": backend.name, "lock.key": key })
+
+  // Spans are the dearest part of a lock: none are made where nobody has provided a tracer to read them.
+  const traced = <A, E, R>(name: string, key: string, effect: () => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.withFiber((fiber) =>
+      fiber.cache.tracer === undefined ?
+        effect() :
+        Effect.useSpan(name, { attributes: attributes(key) }, (span) =>
+          Effect.map(effect(), (value) => {
+            if (value instanceof Holding) annotate(span, value)
+            return value
           }))
     )
 
   /** The program has ended: reads the deadline once more, gives back, answers. */
-  const finish = <A, E, X>(
-    call: Call<A, E | LockLost | X>,
+  const finish = <A, E>(
+    call: Call<A, E | LockLost>,
     holding: Holding,
     exit: Exit.Exit<A, E>
-  ): Effect.Effect<void> => {
-    const conclude = Effect.suspend(() => {
-      if (holding.check(engine.watchdog.now()) && holding.doubtful) holding.lose("expired")
+  ): Effect.Effect<unknown> => {
+    const conclude = (): Effect.Effect<unknown> => {
       const result = holding.state === "lost" ? Exit.failCause(lossCause(holding, exit)) : exit
       call.returning(result)
-      return Effect.flatMap(
-        traced("Lock.release", call.key, engine.giveBack(holding)),
-        () => Effect.sync(() => call.answer(result))
+      return Effect.map(
+        traced("Lock.release", call.key, () => startGivingBack(engine, holding)),
+        () => call.answer(result)
       )
+    }
+    const now = engine.watchdog.now()
+    if (!holding.check(now) || !holding.isDoubtful(now)) return conclude()
+    return Effect.flatMap(Effect.exit(holding.confirmation), () => {
+      const now = engine.watchdog.now()
+      if (holding.check(now) && holding.isDoubtful(now)) holding.lose("expired")
+      return conclude()
     })
-    return Effect.suspend(() =>
-      holding.check(engine.watchdog.now()) && holding.doubtful
-        ? Effect.flatMap(Effect.exit(Effect.raceFirst(holding.askRenewal, holding.lost)), () => conclude)
-        : conclude
-    )
   }
 
   const section = <A, E, R, X>(
@@ -130,62 +128,57 @@ export const make = Effect.fnUntraced(function*(
   ): Effect.Effect<A, E | LockLost | LockBackendError | InvalidLockRequest | X, Exclude<R, Scope.Scope>> => {
     type Failure = E | LockLost | LockBackendError | InvalidLockRequest | X
     return Effect.contextWith((context: Context.Context<Exclude<R, Scope.Scope>>): Effect.Effect<A, Failure> => {
-      const plan = prepare(key, options, context)
+      const outer = Context.get(context, CurrentSection)
+      const plan = prepare(key, options, outer)
       if (plan instanceof InvalidLockRequest) return Effect.fail(plan)
       if (plan instanceof LockUnavailable) return unavailable(plan)
-      const attributes = { "lock.backend": backend.name, "lock.key": key }
-      return Effect.flatMap(
-        Effect.makeSpan("Lock.withLock", { attributes }),
-        (span) =>
-          Effect.callback<A, Failure>((resume) => {
-            const call = new Call<A, Failure>(engine, key, {
-              timeout: longestWait(plan, wait),
-              isSection: true,
-              unavailable,
-              onAnswer: (exit) => {
-                span.end(clock.currentTimeNanosUnsafe(), exit)
-                resume(exit)
-              }
-            })
-            const outer = Context.get(context, CurrentSection)
-            const inner = context.pipe(
-              Context.add(CurrentSection, { engine, call, outer }),
-              Context.add(Tracer.ParentSpan, span)
-            )
-            const mode = wait ? modeOf(plan) : "try"
-            let ended: { readonly holding: Holding, readonly exit: Exit.Exit<A, E> } | undefined
-            const body = Effect.matchCauseEffect(traced("Lock.acquire", key, engine.take(call, plan, mode)), {
-              onFailure: (cause) => abandon(call, Exit.failCause(cause)),
-              onSuccess: (holding) => {
-                if (holding instanceof LockUnavailable) return Effect.sync(() => call.answer(unavailable(holding)))
-                annotate(span, holding)
-                const inside = Effect.interruptible(Effect.scoped(Effect.suspend(() => program(holding))))
-                return Effect.map(Effect.exit(inside), (exit) => {
-                  ended = { holding, exit }
-                })
-              }
-            })
-            const fiber = Effect.runForkWith(inner)(body, { uninterruptible: true })
-            // The key is given back when the fiber has ended, and with it those that the program left behind.
-            fiber.addObserver((exit) => {
-              if (ended === undefined && Exit.isSuccess(exit)) return
-              const rest = ended !== undefined ? finish(call, ended.holding, ended.exit) : Effect.asVoid(exit)
-              // Whatever throws in here, a tracer for example: the key is given back, and the caller is answered.
-              const sure = Effect.catchCause(rest, (cause) => abandon(call, Exit.failCause(cause)))
-              Effect.runForkWith(inner)(sure, { uninterruptible: true })
-            })
-            return call.run(fiber)
+      const run = (span: Tracer.Span | undefined) =>
+        Effect.callback<A, Failure>((resume) => {
+          const timeout = longestWait(plan, wait)
+          const call = new Call<A, Failure>(engine, key, {
+            timeout,
+            isSection: true,
+            outer,
+            unavailable,
+            onAnswer: resume
           })
-      )
+          const inside = Context.add(context, CurrentSection, call)
+          const inner = span === undefined ? inside : Context.add(inside, Tracer.ParentSpan, span)
+          const taking = () => take(call, plan, wait ? modeOf(plan) : "try")
+          const body = Effect.flatMap(
+            span === undefined ? taking() : traced("Lock.acquire", key, taking),
+            (taken): Effect.Effect<A, E | X, Exclude<R, Scope.Scope>> => {
+              if (taken instanceof LockUnavailable) return unavailable(taken)
+              if (span !== undefined) annotate(span, taken)
+              return Effect.interruptible(Effect.scoped(Effect.suspend(() => program(taken))))
+            }
+          )
+          const fiber = Effect.runForkWith(inner)(body, { uninterruptible: true })
+          // The key is given back when the fiber has ended, and with it those that the program left behind.
+          fiber.addObserver((exit) => {
+            const { holding } = call
+            if (holding === undefined) {
+              call.answer(exit)
+              return
+            }
+            // Whatever throws in here, a tracer for example: the key is given back, and the caller is answered.
+            const sure = Effect.catchCause(
+              Effect.suspend(() => finish(call, holding, exit)),
+              (cause) => abandon(call, holding, Exit.failCause(cause))
+            )
+            Effect.runForkWith(inner)(sure, { uninterruptible: true })
+          })
+          return call.run(fiber)
+        })
+      return Context.getOrUndefined(context, Tracer.Tracer) === undefined
+        ? run(undefined)
+        : Effect.useSpan("Lock.withLock", { attributes: attributes(key) }, run)
     })
   }
 
-  /** Interrupted between the grant and its use. */
-  const abandon = <A, E>(call: Call<A, E>, result: Exit.Exit<A, E>): Effect.Effect<void> =>
-    Effect.flatMap(
-      call.holding === undefined ? Effect.void : engine.giveBack(call.holding),
-      () => Effect.sync(() => call.answer(result))
-    )
+  /** Gives back what nobody is to use. */
+  const abandon = <A, E>(call: Call<A, E>, holding: Holding, result: Exit.Exit<A, E>): Effect.Effect<unknown> =>
+    Effect.map(giveBack(engine, holding), () => call.answer(result))
 
   /** The lease is handed to the scope in the same uninterruptible region that learns of it. */
   const scoped = (
@@ -198,45 +191,57 @@ export const make = Effect.fnUntraced(function*(
       traced(
         "Lock.acquire",
         key,
-        Effect.contextWith((context: Context.Context<Scope.Scope>): Effect.Effect<Holding, Failure> => {
-          const plan = prepare(key, options, context)
-          if (plan instanceof InvalidLockRequest || plan instanceof LockUnavailable) return Effect.fail(plan)
-          let asked: Call<Holding, Failure> | undefined
-          const taken = Effect.callback<Holding, Failure>((resume) => {
-            const call = new Call<Holding, Failure>(engine, key, {
-              timeout: longestWait(plan, wait),
-              isSection: false,
-              unavailable: Exit.fail,
-              onAnswer: resume
+        () =>
+          Effect.contextWith((context: Context.Context<Scope.Scope>): Effect.Effect<Holding, Failure> => {
+            const plan = prepare(key, options, Context.get(context, CurrentSection))
+            if (plan instanceof InvalidLockRequest || plan instanceof LockUnavailable) return Effect.fail(plan)
+            let asked: Call<Holding, Failure> | undefined
+            const taken = Effect.callback<Holding, Failure>((resume) => {
+              const timeout = longestWait(plan, wait)
+              const call = new Call<Holding, Failure>(engine, key, {
+                timeout,
+                isSection: false,
+                unavailable: Exit.fail,
+                onAnswer: resume
+              })
+              asked = call
+              const taking = take(call, plan, wait ? modeOf(plan) : "try")
+              const fiber = Effect.runForkWith(context)(taking, { uninterruptible: true })
+              fiber.addObserver((exit) => {
+                const { holding } = call
+                const result: Exit.Exit<Holding, LockUnavailable | LockBackendError> = Exit.isFailure(exit)
+                  ? Exit.failCause(exit.cause)
+                  : exit.value instanceof Holding
+                  ? Exit.succeed(exit.value)
+                  : Exit.fail(exit.value)
+                // Granted in the very step in which the wait timed out, or interrupted in it: nobody is there to take it.
+                if (holding !== undefined && (Exit.isFailure(result) || !call.answer(result))) {
+                  engine.runFork(abandon<Holding, Failure>(call, holding, result))
+                } else {
+                  call.answer(result)
+                }
+              })
+              return call.run(fiber)
             })
-            asked = call
-            const body = Effect.matchCauseEffect(engine.take(call, plan, wait ? modeOf(plan) : "try"), {
-              onFailure: (cause) => abandon(call, Exit.failCause(cause)),
-              // Granted in the very step in which the wait timed out: nobody is there to take it.
+            return Effect.matchCauseEffect(restore(taken), {
+              onFailure: (cause) => {
+                const dropped = asked?.holding
+                return Effect.flatMap(
+                  dropped === undefined ? Effect.void : leave(dropped),
+                  () => Effect.failCause(cause)
+                )
+              },
               onSuccess: (taken) =>
-                Effect.suspend(() => {
-                  if (taken instanceof LockUnavailable) call.answer(Exit.fail(taken))
-                  else if (!call.answer(Exit.succeed(taken))) return engine.giveBack(taken)
-                  return Effect.void
-                })
+                Effect.as(Scope.addFinalizer(Context.get(context, Scope.Scope), leave(taken)), taken)
             })
-            return call.run(Effect.runForkWith(context)(body, { uninterruptible: true }))
           })
-          return Effect.matchCauseEffect(restore(taken), {
-            onFailure: (cause) => {
-              const dropped = asked?.holding
-              return Effect.flatMap(dropped === undefined ? Effect.void : leave(dropped), () => Effect.failCause(cause))
-            },
-            onSuccess: (taken) => Effect.as(Scope.addFinalizer(Context.get(context, Scope.Scope), leave(taken)), taken)
-          })
-        })
       )
     )
   }
 
   /** The result of the work is never masked by a release that fails: the engine has logged and counted it. */
   const leave = (holding: Holding): Effect.Effect<void> =>
-    Effect.ignore(traced("Lock.release", holding.key, engine.release(holding)))
+    Effect.ignore(traced("Lock.release", holding.key, () => holding.release))
 
   return {
     backend: backend.name,

@@ -2,9 +2,8 @@
  * One fiber that keeps the time for everything in a `Lock` layer: renewals, deadlines, waits that may not last longer.
  * Alarms stand in a heap by the time they are due, so that an uncontended lock costs no timer of its own.
  */
-import * as Clock from "effect/Clock"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
 
 /** Times are milliseconds of the monotonic clock. */
 export abstract class Alarm {
@@ -15,6 +14,15 @@ export abstract class Alarm {
   slack = 0
   /** Called once when due; synchronous, does not throw. */
   abstract ring(now: number): void
+}
+
+/** An alarm that calls back. */
+export class Timer extends Alarm {
+  readonly ring: () => void
+  constructor(ring: () => void) {
+    super()
+    this.ring = ring
+  }
 }
 
 // A machine that slept is noticed within this time, because its timers did not count the sleep.
@@ -37,8 +45,8 @@ export class Watchdog {
   }
 
   /** How far wall time is ahead of monotonic time; grows when the machine sleeps. */
-  wallSkew(): number {
-    return this.clock.currentTimeMillisUnsafe() - this.now()
+  wallSkew(now = this.now()): number {
+    return this.clock.currentTimeMillisUnsafe() - now
   }
 
   set(alarm: Alarm, due: number): void {
@@ -151,10 +159,3 @@ export class Watchdog {
     }
   }
 }
-
-/** A watchdog whose fiber lives in the scope. */
-export const make = (onSlept: () => void): Effect.Effect<Watchdog, never, Scope.Scope> =>
-  Effect.flatMap(Clock.Clock, (clock) => {
-    const watchdog = new Watchdog(clock)
-    return Effect.as(Effect.forkScoped(watchdog.run(onSlept), { startImmediately: true }), watchdog)
-  })
