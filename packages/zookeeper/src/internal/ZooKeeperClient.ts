@@ -11,6 +11,9 @@
  *   the credentials: it is given nothing without a connection, and what it has not sent is taken back.
  * - It throws, out of its socket's listener, for an error that it has no name for (a quota, a throttled request):
  *   caught here, and given to the request that it answers.
+ * - It copies what is left of a chunk for every answer in it, and reads that in one more call on the stack: it is given
+ *   one answer at a time.
+ * - Its numbers for requests have 32 bits with a sign, and it fails for ever when they are used up: they begin again.
  * - On a new connection it sets its watches again in a single packet, which the server refuses above 1 MiB, for ever:
  *   it knows nothing of ours; who watches is told that the connection ended.
  * - Without a connection `close` throws, now or later, and a connection in the making can not be called off.
@@ -21,6 +24,7 @@ import * as Effect from "effect/Effect"
 import { createClient } from "node-zookeeper-client"
 import { type Callback, type Driver, isDriver, state } from "./ZooKeeperDriver.ts"
 import { type Call, codes, type Reply, replyOf, watch } from "./ZooKeeperRequest.ts"
+import { gather, readFrames } from "./ZooKeeperSocket.ts"
 
 /** What happens to a client, told at once. That a connection ended, calls and watches are told. */
 export interface Events {
@@ -70,8 +74,13 @@ const spinDelay = 250
 /** How long the server may take to end a session. Milliseconds. */
 const closeLimit = 1000
 
+/** Where the numbers of requests begin again: far below the limit, because they are given when a request is sent. */
+const mostXids = 2 ** 30
+
 interface Outstanding {
   readonly sentAt: bigint
+  /** Somebody waits for the answer. */
+  isAwaited: boolean
   readonly settle: (reply: Reply | undefined) => void
 }
 
@@ -90,13 +99,14 @@ const refusal = (code: number): Reply => ({ code, zxid: 0n, path: "", children: 
 
 const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
   const { connectionManager: manager } = driver
-  /** In the order of sending, which is the order of the answers. */
+  /** In the order of sending, which is the order of the answers, those too that nobody waits for any more. */
   const outstanding = new Set<Outstanding>()
   const callbacks = new WeakSet<Callback>()
   const watches = new Map<string, Set<(outcome: Watched) => void>>()
   let connected = manager.state === state.connected
   let connectingSince: bigint | undefined
   let heardAt = 0n
+  const gatherWrites = gather(manager)
 
   const takeBackUnsent = (): void => {
     const { packetQueue } = manager
@@ -115,7 +125,9 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     if (!connected) return
     connected = false
     takeBackUnsent()
-    for (const { settle } of outstanding) settle(undefined)
+    const unanswered = [...outstanding]
+    outstanding.clear()
+    for (const { settle } of unanswered) settle(undefined)
     for (const path of watches.keys()) endWatches(path, "disconnected")
   }
 
@@ -140,11 +152,18 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     emit.call(watcherManager, event)
   }
 
+  const answer = (entry: Outstanding, reply: Reply): void => {
+    outstanding.delete(entry)
+    entry.settle(reply)
+  }
+
   const sendOne = ({ onReply, packet }: Call, sentAt: bigint, onEnd: (reply: Reply | undefined) => void): void => {
     const entry: Outstanding = {
       sentAt,
+      isAwaited: true,
       settle: (reply) => {
-        if (!outstanding.delete(entry)) return
+        if (!entry.isAwaited) return
+        entry.isAwaited = false
         onReply?.(reply)
         onEnd(reply)
       }
@@ -153,10 +172,11 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
       // Without a response it is the connection that ended; callers hear of it before listeners do.
       if (response === undefined) return disconnect()
       heardAt = clock.monotonicTimeNanosUnsafe()
-      entry.settle(replyOf(response))
+      answer(entry, replyOf(response))
     }
     outstanding.add(entry)
     callbacks.add(callback)
+    if (manager.xid >= mostXids) manager.xid = 0
     manager.queue(packet, callback)
   }
 
@@ -167,8 +187,7 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     const replies: Array<Reply> = []
     let open = calls.length
     let lost = false
-    // One write for all of them.
-    manager.socket?.cork()
+    gatherWrites()
     for (const each of calls) {
       sendOne(each, sentAt, (reply) => {
         open -= 1
@@ -177,7 +196,6 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
         if (open === 0) onReplies(lost ? undefined : replies)
       })
     }
-    manager.socket?.uncork()
   }
 
   const watchOnce: ZooKeeperClient["watch"] = (path, onEnd) => {
@@ -195,7 +213,15 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     return callOff
   }
 
-  const waitingSince = (): bigint | undefined => outstanding.values().next().value?.sentAt
+  const waitingSince = (): bigint | undefined => {
+    for (const { isAwaited, sentAt } of outstanding) if (isAwaited) return sentAt
+    return undefined
+  }
+
+  const answerOldest = (reply: Reply): void => {
+    const oldest = outstanding.values().next().value
+    if (oldest !== undefined) answer(oldest, reply)
+  }
 
   const silentSince = (): bigint | undefined => {
     const sentAt = waitingSince()
@@ -236,7 +262,7 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
     watch: watchOnce,
     cut
   }
-  return { client, forget, answerOldest: (reply: Reply) => outstanding.values().next().value?.settle(reply) }
+  return { client, forget, answerOldest }
 }
 
 /** Works with a client that somebody else made and closes. */
@@ -254,17 +280,11 @@ export const open = (settings: Settings, events: Events, clock: Clock.Clock): Zo
   if (digest !== undefined) driver.addAuthInfo("digest", Buffer.from(digest))
   const { answerOldest, client, forget } = make(driver, events, clock)
 
-  const read = manager.onSocketData
-  manager.onSocketData = (chunk) => {
-    try {
-      read.call(manager, chunk)
-    } catch (error) {
-      const code = unknownCode(error)
-      if (code === undefined) return client.cut()
-      answerOldest(refusal(code))
-      if (manager.pendingBuffer !== null) manager.onSocketData(Buffer.alloc(0))
-    }
-  }
+  readFrames(driver, (error) => {
+    const code = unknownCode(error)
+    if (code === undefined) client.cut()
+    else answerOldest(refusal(code))
+  })
 
   const closed = Effect.callback<void>((resume) => {
     manager.on("state", (now) => {

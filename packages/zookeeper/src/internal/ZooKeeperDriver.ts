@@ -33,14 +33,23 @@ interface Packet {
   readonly callback: Callback
 }
 
+interface Socket {
+  readonly destroyed: boolean
+  readonly destroy: () => void
+  readonly cork: () => void
+  readonly uncork: () => void
+}
+
 export interface Manager {
   readonly state: number
   readonly sessionId: Buffer
   /** Milliseconds, as negotiated. */
   readonly sessionTimeout: number
   readonly credentials: ReadonlyArray<unknown>
-  readonly socket: { readonly destroy: () => void, readonly cork: () => void, readonly uncork: () => void } | undefined
+  readonly socket: Socket | undefined
   readonly connectTimeoutHandler: NodeJS.Timeout | null
+  /** The number of the next request. */
+  xid: number
   /** What is to be sent. */
   readonly packetQueue: { queue: Array<Packet> }
   /** The beginning of a frame whose rest has not come yet. */
