@@ -47,7 +47,7 @@ export const make = (
       epoch: 0,
       node: undefined,
       inDoubt: false,
-      czxid: 0n,
+      czxid: undefined,
       state: "asking",
       wasHeld: false,
       removalSent: false,
@@ -79,11 +79,12 @@ export const make = (
   /** Believes that the key is ours; `undefined`: look again. */
   const hold = (attempt: Attempt): Effect.Effect<Grant | undefined, LockBackendError> =>
     Effect.map(talk.validity("acquire"), (validity) => {
-      if (attempt.epoch !== session.epoch() || attempt.state === "over") return undefined
+      const { czxid } = attempt
+      if (attempt.epoch !== session.epoch() || attempt.state === "over" || czxid === undefined) return undefined
       attempt.state = "held"
       attempt.wasHeld = true
       session.lessees.add(attempt)
-      return { ...validity, fencingToken: attempt.czxid }
+      return { ...validity, fencingToken: czxid }
     })
 
   const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> =>
@@ -112,36 +113,44 @@ export const make = (
     return Effect.flatMap(lookBehind(), (occupied) => occupied ? lookBehind(remove(nowhere)) : Effect.succeed(false))
   }
 
+  /** Looks until the key is ours. `behind` says what becomes of it while another node stands before ours. */
+  const untilHeld = <A>(
+    attempt: Attempt,
+    behind: (
+      node: string,
+      lookAgain: Effect.Effect<A | Grant, LockBackendError>
+    ) => Effect.Effect<A | Grant, LockBackendError>
+  ): Effect.Effect<A | Grant, LockBackendError> =>
+    Effect.flatMap(look(attempt), (sight) => {
+      const lookAgain = Effect.suspend(() => untilHeld(attempt, behind))
+      if (sight === "not in line") return lookAgain
+      if (sight.before !== undefined) return behind(Place.nodeIn(attempt.directory, sight.before), lookAgain)
+      return Effect.flatMap(hold(attempt), (grant) => grant === undefined ? lookAgain : Effect.succeed(grant))
+    })
+
+  const take = (request: LockRequest): Effect.Effect<Option.Option<Grant>, LockBackendError> => {
+    if (givenBack.has(request)) return Effect.succeedNone
+    const attempt = begin(request)
+    return Effect.map(
+      untilHeld<undefined>(attempt, () => Effect.as(giveBack(attempt), undefined)),
+      Option.fromUndefinedOr
+    )
+  }
+
+  const wait = (request: LockRequest): Effect.Effect<Grant, LockBackendError> => {
+    if (givenBack.has(request)) return Effect.fail(Place.givenBack())
+    const attempt = begin(request)
+    return untilHeld<never>(attempt, (node, lookAgain) => Effect.andThen(untilChanged(attempt, node), lookAgain))
+  }
+
   return {
-    tryAcquire: Effect.fnUntraced(function*(request) {
-      if (!attempts.has(request.owner) && (yield* isOccupied(request))) return Option.none()
-      if (givenBack.has(request)) return Option.none()
-      const attempt = begin(request)
-      while (true) {
-        const sight = yield* look(attempt)
-        if (sight === "not in line") continue
-        if (sight.before !== undefined) {
-          yield* giveBack(attempt)
-          return Option.none()
-        }
-        const grant = yield* hold(attempt)
-        if (grant !== undefined) return Option.some(grant)
-      }
-    }),
-    acquire: Effect.fnUntraced(function*(request) {
-      if (givenBack.has(request)) return yield* Effect.fail(Place.givenBack())
-      const attempt = begin(request)
-      while (true) {
-        const sight = yield* look(attempt)
-        if (sight === "not in line") continue
-        if (sight.before !== undefined) {
-          yield* untilChanged(attempt, Place.nodeIn(attempt.directory, sight.before))
-          continue
-        }
-        const grant = yield* hold(attempt)
-        if (grant !== undefined) return grant
-      }
-    }),
+    tryAcquire: (request) =>
+      Effect.suspend(() =>
+        attempts.has(request.owner)
+          ? take(request)
+          : Effect.flatMap(isOccupied(request), (occupied) => occupied ? Effect.succeedNone : take(request))
+      ),
+    acquire: (request) => Effect.suspend(() => wait(request)),
     renew: (request) =>
       Effect.suspend(() => {
         const attempt = attempts.get(request.owner)

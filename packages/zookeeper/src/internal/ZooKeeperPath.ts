@@ -7,6 +7,10 @@ const encoder = new TextEncoder()
 const escape = (text: string): string =>
   Array.from(encoder.encode(text), (byte) => `~${byte.toString(16).padStart(2, "0")}`).join("")
 
+/** What Curator takes for a contender. */
+const contenderMark = "lock-"
+const escapedMark = `${escape(contenderMark.slice(0, 1))}${contenderMark.slice(1)}`
+
 /** What the server refuses in a path, and the escape character itself. */
 const unsafe = /[~\p{Cc}\ud800-\uf8ff\ufff0-\uffff\u{10000}-\u{10ffff}]+/gu
 
@@ -16,7 +20,7 @@ const unsafe = /[~\p{Cc}\ud800-\uf8ff\ufff0-\uffff\u{10000}-\u{10ffff}]+/gu
  * its own ten digits.
  */
 const nodeName = (segment: string): string => {
-  const safe = segment.replace(unsafe, escape).replaceAll("lock-", `${escape("l")}ock-`)
+  const safe = segment.replace(unsafe, escape).replaceAll(contenderMark, escapedMark)
   return safe < "1" ? escape(safe.slice(0, 1)) + safe.slice(1) : safe
 }
 

@@ -28,8 +28,8 @@ export interface Attempt {
   node: string | undefined
   /** A `create` was sent, and its outcome is not known. */
   inDoubt: boolean
-  /** The transaction that created its node. */
-  czxid: bigint
+  /** The transaction that created its node, when it is known. */
+  czxid: bigint | undefined
   state: "asking" | "held" | "lost" | "over"
   wasHeld: boolean
   removalSent: boolean
@@ -78,10 +78,11 @@ export const make = (session: Session, parents: Parents, { exchange }: Talk, { a
   /** Who stands directly before the attempt, by the transactions that created the nodes. */
   const predecessorByTransaction = (attempt: Attempt, names: ReadonlyArray<string>, verb: Verb): Step<Sight> =>
     Effect.map(exchange(verb, () => names.map((name) => exists(nodeIn(attempt.directory, name)))), (replies) => {
+      const { czxid: own = 0n } = attempt
       let before: string | undefined
       let latest = 0n
       for (const [i, { code, czxid }] of replies.entries()) {
-        if (code !== codes.ok || czxid >= attempt.czxid || czxid <= latest) continue
+        if (code !== codes.ok || czxid >= own || czxid <= latest) continue
         before = names[i]
         latest = czxid
       }
@@ -91,10 +92,14 @@ export const make = (session: Session, parents: Parents, { exchange }: Talk, { a
   const lookAt = (attempt: Attempt, listed: Reply | undefined, verb: Verb): Step<Sight> => {
     const names = namesIn(listed)
     if (isError(names)) return Effect.fail(names)
-    if (attempt.node === undefined) return notInLine
+    const own = attempt.node === undefined ? "" : nameOf(attempt.node)
+    if (!names.includes(own)) {
+      attempt.node = undefined
+      return notInLine
+    }
     return Path.hasOverflowed(names)
       ? predecessorByTransaction(attempt, Path.contenders(names), verb)
-      : Effect.succeed({ before: Path.predecessor(names, nameOf(attempt.node)) })
+      : Effect.succeed({ before: Path.predecessor(names, own) })
   }
 
   const enter = (attempt: Attempt, verb: Verb): Step<Sight> => {
@@ -130,18 +135,25 @@ export const make = (session: Session, parents: Parents, { exchange }: Talk, { a
     })
   }
 
-  /** Looks at the own node, too: somebody may have removed it, or it is a remnant of a session that is about to end. */
-  const lookAgain = (attempt: Attempt, node: string, verb: Verb): Step<Sight> =>
+  /** Looks where a node stands that was found by its name, and whether it is not a remnant of a session about to end. */
+  const lookAtFound = (attempt: Attempt, node: string, verb: Verb): Step<Sight> =>
     Effect.flatMap(exchange(verb, () => [exists(node), children(attempt.directory)]), ([own, listed]) => {
       if (own?.code === codes.ok && own.ephemeralOwner === session.client().sessionId()) {
         attempt.czxid = own.czxid
       } else if (own?.code === codes.ok || own?.code === codes.noNode) {
         attempt.node = undefined
+        return notInLine
       } else {
         return Effect.fail(refused("acquire", own?.code ?? codes.ok))
       }
       return lookAt(attempt, listed, verb)
     })
+
+  /** The own node is in the list, or somebody has removed it. */
+  const lookAgain = (attempt: Attempt, node: string, verb: Verb): Step<Sight> =>
+    attempt.czxid === undefined
+      ? lookAtFound(attempt, node, verb)
+      : Effect.flatMap(exchange(verb, () => [children(attempt.directory)]), ([listed]) => lookAt(attempt, listed, verb))
 
   /** Finds out what became of a `create` without a reply. */
   const resolve = (attempt: Attempt, verb: Verb): Step<void> =>
@@ -151,7 +163,9 @@ export const make = (session: Session, parents: Parents, { exchange }: Talk, { a
       if (!attempt.inDoubt) return Effect.void
       attempt.inDoubt = false
       const name = names.find((name) => Path.isProtected(name, attempt.guid))
-      if (name !== undefined) attempt.node = nodeIn(attempt.directory, name)
+      if (name === undefined) return Effect.void
+      attempt.node = nodeIn(attempt.directory, name)
+      attempt.czxid = undefined
       return Effect.void
     })
 
