@@ -36,14 +36,15 @@ const numberAfter = (words: string) => (text: string): number =>
 
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((all, n) => all + n, 0)
 
-/** A fencing token stays for an hour and a void mark for seconds; everything has an end. */
+/** A lock's fencing token stays for an hour and a void mark for seconds; only the token that all locks have has no end. */
 export const redis = (servers: ReadonlyArray<Server>): Look => () =>
   said(Effect.map(
     Effect.forEach(servers, (server) =>
       withRedis(server, async (redis) => {
         const left: Array<string> = []
         for (const key of await redis.keys("*")) {
-          const mayStay = key.endsWith(":dlock-fence") || key.includes(":dlock-void/")
+          if (/^(\{\d+\})?:dlock-fence$/.test(key)) continue
+          const mayStay = /:dlock-(fence$|void)/.test(key)
           if (!mayStay || await redis.pttl(key) === -1) left.push(key)
         }
         const clients = String(await redis.client("LIST")).split("\n").filter((line) =>

@@ -112,7 +112,7 @@ describe("a connection", () => {
       yield* road.dropNextReply
       const first = yield* backend.acquire(request)
       assert.strictEqual(yield* Effect.promise(() => bare.get("cut")), request.owner, "it is ours")
-      const fence = yield* Effect.promise(() => bare.get("{cut}:dlock-fence"))
+      const fence = yield* Effect.promise(() => bare.get(":dlock-fence"))
       assert.strictEqual(fence, `${first.fencingToken}`, "with the token of the grant")
       yield* road.dropNextReply
       assert.isTrue(Option.isSome(yield* backend.renew(request)), "a renewal survives it")
@@ -324,7 +324,7 @@ describe("a server", () => {
       const token = lock.withLock("tokens", (lease) => Effect.succeed(lease.fencingToken))
       const tokens = [
         yield* token,
-        yield* Effect.andThen(Effect.promise(() => bare.del("{tokens}:dlock-fence")), token),
+        yield* Effect.andThen(Effect.promise(() => bare.del(":dlock-fence")), token),
         yield* Effect.andThen(Effect.promise(() => bare.flushall()), token),
         yield* Effect.andThen(restartEmpty(server), token),
         yield* token
@@ -339,7 +339,7 @@ describe("a server", () => {
       const lock = yield* lockOn(server.addr)
       // As if the last token had been given an hour ahead of the clock.
       const ahead = BigInt(Date.now() + 3_600_000) * 1000n
-      yield* Effect.promise(() => bare.set("{back}:dlock-fence", `${ahead}`))
+      yield* Effect.promise(() => bare.set(":dlock-fence", `${ahead}`))
       const token = lock.withLock("back", (lease) => Effect.succeed(lease.fencingToken))
       assert.strictEqual(yield* token, ahead + 1n)
       assert.strictEqual(yield* token, ahead + 2n)

@@ -92,7 +92,7 @@ describe("redis with sentinels", () => {
         yield* connect(server.port)
       ]
       yield* until(async () => driver.status === "ready" && sentinel.status === "ready")
-      yield* leaveOldMasters(driver, { masterName: "mine", sentinels: [sentinel] }, 1_000_000_000n)
+      yield* leaveOldMasters(driver, { masterName: "mine", sentinels: [sentinel] }, 1000)
       yield* until(async () => String(await bare.pubsub("CHANNELS", "+switch-master")) === "+switch-master")
       const id = yield* Effect.promise(() => driver.client("ID"))
       yield* Effect.promise(() => bare.publish("+switch-master", "other 127.0.0.1 1 127.0.0.1 2"))

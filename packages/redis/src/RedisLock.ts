@@ -150,7 +150,7 @@ export const make = Effect.fnUntraced(function*(
   )
   const backend = yield* connectWith(driver, true, options, commandTimeout)
   if (watched !== undefined) {
-    yield* RedisClient.leaveOldMasters(driver, watched, Duration.toNanosUnsafe(commandTimeout))
+    yield* RedisClient.leaveOldMasters(driver, watched, Duration.toMillis(commandTimeout))
   }
   return backend
 })

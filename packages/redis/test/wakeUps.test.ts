@@ -18,11 +18,12 @@ const setup = Effect.gen(function*() {
     ready: Effect.void,
     epoch: () => 1,
     now: () => 0n,
+    call: () => assert.fail("no script is called"),
     send: ({ args, command }) =>
       Effect.suspend(() => {
         commands.push(command)
         if (command === "subscribe" && refusal !== undefined) return Effect.fail(refusal)
-        return Effect.succeed({ reply: command === "pubsub" ? [args(0n)[1], receivers] : "OK", sentAt: 0n })
+        return Effect.succeed({ reply: command === "pubsub" ? [args[1], receivers] : "OK", sentAt: 0n })
       })
   }
   const subscriber: Subscriber = {

@@ -10,8 +10,8 @@ import type * as Scope from "effect/Scope"
 
 /** One wait: when it is over, and what then happens. */
 export interface Deadline {
-  /** `Clock.monotonicTimeNanos` */
-  readonly at: bigint
+  /** In milliseconds of `Clock.monotonicTimeNanos`. */
+  readonly at: number
   readonly expire: () => void
 }
 
@@ -31,7 +31,7 @@ export const make: Effect.Effect<Deadlines, never, Scope.Scope> = Effect.gen(fun
   const somePending = Latch.makeUnsafe(false)
 
   const expireDue = Effect.sync(() => {
-    const now = clock.monotonicTimeNanosUnsafe()
+    const now = Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     for (const deadline of pending) {
       if (deadline.at <= now && pending.delete(deadline)) deadline.expire()
     }

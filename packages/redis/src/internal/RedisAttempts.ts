@@ -8,27 +8,21 @@
  */
 import type { LockRequest } from "@dlock/core"
 import * as Duration from "effect/Duration"
-import { keysOf } from "./RedisKeys.ts"
-import { fenceMillis } from "./RedisScripts.ts"
 
-/** One attempt. */
+/** One attempt. Ten thousand of them may be held at a time, so that what can be derived is not kept. */
 export interface Attempt {
   readonly owner: string
   /** The lock itself, with what stands before it. */
   readonly key: string
-  /** The number of KEYS, the KEYS, and the first ARGV of every script, each for its own set of KEYS. */
-  readonly all: ReadonlyArray<string>
-  readonly lockAndFence: ReadonlyArray<string>
-  readonly lock: ReadonlyArray<string>
   /** How long the lease lives, as it is really asked for: in whole milliseconds. */
   readonly ttl: Duration.Duration
-  /** How long to wait for an answer, in ns. */
-  readonly limit: bigint
+  /** How long to wait for an answer, in ms. */
+  readonly limit: number
   /** Whether the server was ever asked for the key. */
   wasSent: boolean
-  /** When its token was last given a full life, by `Clock.monotonicTimeNanos`. */
-  fencedAt: bigint
-  /** How many times it was asked and has not answered. */
+  /** The token, once it is known, until the key is known to be somebody else's. */
+  token: bigint | undefined
+  /** How many times the server was asked and has not answered. */
   unanswered: number
   /** Until when one of these requests is valid, in µs of the server's clock. */
   validUntil: number
@@ -52,21 +46,18 @@ export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Atte
   const live = new Map<LockRequest, Attempt>()
   // A weak map for all of them would cost the garbage collector more than everything else here together.
   const left = new WeakMap<LockRequest, Attempt>()
+  const longest = Duration.toMillis(commandTimeout)
 
   const make = (request: LockRequest): Attempt => {
-    const { fence, line, lock, voidPrefix, waiters } = keysOf(keyPrefix + request.key)
-    const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(request.ttl)))
-    const argv = [request.owner, `${ttlMillis}`, `${ttlMillis + fenceMillis}`]
+    const asked = Duration.toMillis(request.ttl)
+    const ttl = Math.max(1, Math.ceil(asked))
     return {
       owner: request.owner,
-      key: lock,
-      all: ["5", lock, line, waiters, fence, voidPrefix + request.owner, ...argv],
-      lockAndFence: ["2", lock, fence, ...argv],
-      lock: ["1", lock, ...argv],
-      ttl: Duration.millis(ttlMillis),
-      limit: Duration.toNanosUnsafe(Duration.min(commandTimeout, request.ttl)),
+      key: keyPrefix + request.key,
+      ttl: ttl === asked ? request.ttl : Duration.millis(ttl),
+      limit: Math.min(longest, asked),
       wasSent: false,
-      fencedAt: 0n,
+      token: undefined,
       unanswered: 0,
       validUntil: 0,
       isOver: false

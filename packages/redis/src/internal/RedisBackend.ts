@@ -13,7 +13,6 @@ import { backendName } from "./RedisCall.ts"
 import type { RedisClient } from "./RedisClient.ts"
 import { reserved } from "./RedisKeys.ts"
 import * as RedisLine from "./RedisLine.ts"
-import * as RedisRenewals from "./RedisRenewals.ts"
 import * as RedisReplicas from "./RedisReplicas.ts"
 import * as RedisScripts from "./RedisScripts.ts"
 import * as RedisServer from "./RedisServer.ts"
@@ -44,15 +43,15 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Backend, LockBackendError, Scope.Scope> {
   const { clockAhead } = yield* RedisServer.inspect(client, isCluster ? "cluster" : "standalone", commandTimeout)
   const scripts = RedisScripts.make(!isCluster)
-  const verbs = RedisVerbs.make(client, scripts, clockAhead)
-  const renew = isCluster ? verbs.renew : yield* RedisRenewals.make(client, scripts, verbs)
   const attempts = RedisAttempts.make(client.keyPrefix + keyPrefix, commandTimeout)
   const wakeUps = yield* RedisWakeUps.make(client, {
     channelPrefix: keyPrefix,
     limit: commandTimeout,
     countReceivers: !isCluster
   })
-  const replicated = waitReplicas && (yield* RedisReplicas.make(client, scripts, waitReplicas, commandTimeout))
+  const means: RedisVerbs.Settings = { isCluster, channel: wakeUps.channel, clockAhead }
+  const verbs = RedisVerbs.make(client, scripts, means)
+  const replicated = waitReplicas && (yield* RedisReplicas.make(client, scripts, means, waitReplicas, commandTimeout))
 
   /** A grant that replicas have too, where that is asked for. */
   const settled = (attempt: Attempt, grant: Grant): Effect.Effect<Grant, LockBackendError> =>
@@ -95,7 +94,7 @@ export const make = Effect.fnUntraced(function*(
     check,
     tryAcquire,
     acquire,
-    renew: (request) => Effect.suspend(() => renew(attempts.find(request))),
+    renew: (request) => Effect.suspend(() => verbs.renew(attempts.find(request))),
     release
   }
 })

@@ -7,25 +7,17 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import type { Answer, Connection, Failure } from "./RedisClient.ts"
+import type { Connection, Failure } from "./RedisClient.ts"
 import * as RedisError from "./RedisError.ts"
-import type { Script } from "./RedisScripts.ts"
+import type { Answered, Call } from "./RedisQueue.ts"
 
-/** One call of a script. */
-export interface Call {
+/** One call, and what is made of its answer. */
+export interface Asking<A> extends Call {
   /** The verb, for errors. */
   readonly operation: string
-  readonly script: Script
-  /** The number of KEYS, the KEYS, and the ARGV that all scripts have. */
-  readonly common: ReadonlyArray<string>
-  /** The other ARGV. Called each time that it is sent. */
-  readonly args?: ((sentAt: bigint) => ReadonlyArray<string>) | undefined
-  /** Called each time that the server answers. */
-  readonly onAnswer?: (() => void) | undefined
-  /** How long to wait, in ns. */
-  readonly limit: bigint
-  /** Whether to send it again. Default: yes. */
-  readonly isWanted?: (() => boolean) | undefined
+  /** How long to wait, in ms. */
+  readonly limit: number
+  readonly read: (answer: Answered) => Effect.Effect<A, LockBackendError>
 }
 
 /** What errors are called after. */
@@ -46,44 +38,47 @@ const isTransient = (failure: Failure): boolean =>
   failure._tag === "NotConnected" ||
   (failure._tag === "Failed" && RedisError.reasonOf(failure.cause) === "Unreachable")
 
-const send = (client: Connection, call: Call, limit: bigint, command: string, script: string) =>
-  client.send({
-    command,
-    args: (sentAt) => [script, ...call.common, ...(call.args?.(sentAt) ?? [])],
-    limit,
-    onAnswer: call.onAnswer
+const millisNow = (client: Connection): number => Number(client.now()) / 1e6
+
+const once = <A>(
+  client: Connection,
+  asking: Asking<A>,
+  limit: number,
+  orElse: (failure: Failure) => Effect.Effect<A, LockBackendError>
+): Effect.Effect<A, LockBackendError> =>
+  Effect.callback((resume) => {
+    const pending = client.call(asking, limit, (outcome) =>
+      resume(
+        outcome._tag === "Answered"
+          ? Effect.suspend(() => asking.read(outcome))
+          : orElse(outcome)
+      ))
+    return Effect.sync(() => pending.abandon())
   })
 
-/** EVALSHA, or EVAL when the server does not have the script: it may have been restarted or flushed at any time. */
-const once = (client: Connection, call: Call, limit: bigint): Effect.Effect<Answer, Failure> =>
-  Effect.catch(
-    send(client, call, limit, "evalsha", call.script.sha1),
-    (failure) =>
-      failure._tag === "Failed" && RedisError.isNoScript(failure.cause)
-        ? send(client, call, limit, "eval", call.script.source)
-        : Effect.fail(failure)
-  )
-
-const again = Effect.fnUntraced(function*(client: Connection, call: Call, first: Failure, until: bigint) {
-  let last = first
-  while (isTransient(last)) {
+const again = <A>(
+  client: Connection,
+  asking: Asking<A>,
+  until: number,
+  last: Failure
+): Effect.Effect<A, LockBackendError> => {
+  const failed = Effect.suspend(() => Effect.fail(toError(asking.operation, last)))
+  if (!isTransient(last) || asking.isWanted?.() === false) return failed
+  return Effect.gen(function*() {
     // A connection that is gone is waited for; a server that is there but not ready would be asked without end.
     if (last._tag === "Failed") yield* Effect.sleep(pause)
-    const left = until - client.now()
-    if (left <= 0n || call.isWanted?.() === false) break
-    const opened = yield* Effect.result(Effect.timeoutOption(client.ready, Duration.nanos(left)))
-    if (Result.isFailure(opened)) return yield* toError(call.operation, opened.failure)
-    if (Option.isNone(opened.success)) break
-    const result = yield* Effect.result(once(client, call, until - client.now()))
-    if (Result.isSuccess(result)) return result.success
-    last = result.failure
-  }
-  return yield* toError(call.operation, last)
-})
+    const left = until - millisNow(client)
+    if (left <= 0) return yield* failed
+    const opened = yield* Effect.result(Effect.timeoutOption(client.ready, Duration.millis(left)))
+    if (Result.isFailure(opened)) return yield* Effect.fail(toError(asking.operation, opened.failure))
+    if (Option.isNone(opened.success)) return yield* failed
+    return yield* once(client, asking, until - millisNow(client), (failure) => again(client, asking, until, failure))
+  })
+}
 
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */
-export const run = (client: Connection, call: Call): Effect.Effect<Answer, LockBackendError> =>
+export const run = <A>(client: Connection, asking: Asking<A>): Effect.Effect<A, LockBackendError> =>
   Effect.suspend(() => {
-    const until = client.now() + call.limit
-    return Effect.catch(once(client, call, call.limit), (failure) => again(client, call, failure, until))
+    const until = millisNow(client) + asking.limit
+    return once(client, asking, asking.limit, (failure) => again(client, asking, until, failure))
   })

@@ -11,8 +11,8 @@ import type { EventEmitter } from "node:events"
 import * as Deadlines from "./Deadlines.ts"
 import type { Driver } from "./RedisDriver.ts"
 import * as RedisDriver from "./RedisDriver.ts"
-import * as RedisError from "./RedisError.ts"
-import * as RedisWrites from "./RedisWrites.ts"
+import type { Call, Outcome, Pending, Post } from "./RedisQueue.ts"
+import { Queue } from "./RedisQueue.ts"
 
 /** What the server answered, and when it was asked. */
 export interface Answer {
@@ -27,18 +27,12 @@ export type Failure =
   | { readonly _tag: "Late" }
   | { readonly _tag: "Failed", readonly cause: unknown }
 
-/** One command. */
+/** One command that is no script. */
 export interface Request {
   readonly command: string
-  /** Called when it is written. */
-  readonly args: (sentAt: bigint) => Array<string>
-  /** How long to wait for the answer, in ns. */
-  readonly limit: bigint
-  /**
-   * Called when the server answers, also if nobody waits for it any more. Not when the driver sent it more than once:
-   * another copy may be under way.
-   */
-  readonly onAnswer?: (() => void) | undefined
+  readonly args: ReadonlyArray<string>
+  /** How long to wait for the answer, in ms. */
+  readonly limit: number
 }
 
 /** A connection, or the connections to the nodes of a cluster. */
@@ -49,6 +43,8 @@ export interface Connection {
   readonly ready: Effect.Effect<void, Failure>
   /** Writes one command, in this turn of the event loop. Interruption does not take it back. */
   readonly send: (request: Request) => Effect.Effect<Answer, Failure>
+  /** Calls a script, at the end of this turn. `limit`: how long to wait for the answer, in ms. */
+  readonly call: (call: Call, limit: number, onDone: (outcome: Outcome) => void) => Pending
   /** How many times it was opened. */
   readonly epoch: () => number
   /** `Clock.monotonicTimeNanos` */
@@ -83,8 +79,9 @@ class CountedCommand extends Command {
 
 const ignore = () => {}
 
-const notConnected = (cause: unknown = new Error("the connection is closed")) =>
-  Effect.fail<Failure>({ _tag: "NotConnected", cause })
+const closed = (cause: unknown = new Error("the connection is closed")): Failure => ({ _tag: "NotConnected", cause })
+
+const notConnected = (cause: unknown) => Effect.fail(closed(cause))
 
 const unknownNode = notConnected(new Error("no node of the cluster is known"))
 
@@ -95,7 +92,6 @@ const connection = Effect.fnUntraced(function*(
   const clock = yield* Clock.Clock
   const now = () => clock.monotonicTimeNanosUnsafe()
   const deadlines = yield* Deadlines.make
-  const gather = RedisWrites.gather(driver)
   const events: EventEmitter = driver
   const change = Latch.makeUnsafe(false)
   let epoch = 0
@@ -161,30 +157,48 @@ const connection = Effect.fnUntraced(function*(
     return driver.status === "end" ? notConnected(trouble) : Effect.flatMap(nextChange, () => untilReady)
   })
 
+  const post: Post = (command, args, onReply) => {
+    if (driver.status !== "ready") return onReply(closed(trouble), undefined, true)
+    const sending = new CountedCommand(command, args, { replyEncoding: "utf8" }, (cause, reply: unknown) => {
+      const isOnly = sending.writes <= 1
+      if (cause !== null && cause !== undefined) onReply({ _tag: "Failed", cause }, undefined, isOnly)
+      else onReply(undefined, reply, isOnly)
+    })
+    driver.sendCommand(sending)
+  }
+  // A cluster has a connection for each node, chosen by the driver.
+  const together = (write: () => void) => {
+    const stream = "stream" in driver && driver.status === "ready" ? driver.stream : undefined
+    if (stream === undefined) return write()
+    stream.cork()
+    process.nextTick(() => stream.uncork())
+    write()
+  }
+  const queue = new Queue(post, together, deadlines, now)
+
   const send = (request: Request): Effect.Effect<Answer, Failure> =>
     Effect.callback((resume) => {
-      if (driver.status !== "ready") return resume(notConnected(trouble))
       const sentAt = now()
-      const deadline = { at: sentAt + request.limit, expire: () => resume(Effect.fail({ _tag: "Late" })) }
-      const command = new CountedCommand(
-        request.command,
-        request.args(sentAt),
-        { replyEncoding: "utf8" },
-        (cause, reply: unknown) => {
-          deadlines.remove(deadline)
-          const failed = cause !== null && cause !== undefined
-          const isAnswer = !failed || RedisError.isAnswer(cause)
-          if (isAnswer && command.writes <= 1) request.onAnswer?.()
-          resume(failed ? Effect.fail({ _tag: "Failed", cause }) : Effect.succeed({ reply, sentAt }))
-        }
-      )
+      const deadline = {
+        at: Number(sentAt) / 1e6 + request.limit,
+        expire: () => resume(Effect.fail({ _tag: "Late" }))
+      }
       deadlines.add(deadline)
-      gather()
-      driver.sendCommand(command)
+      post(request.command, [...request.args], (failure, reply) => {
+        deadlines.remove(deadline)
+        resume(failure === undefined ? Effect.succeed({ reply, sentAt }) : Effect.fail(failure))
+      })
       return Effect.sync(() => deadlines.remove(deadline))
     })
 
-  return { connect, ready: Effect.andThen(start, untilReady), send, epoch: () => epoch, now }
+  return {
+    connect,
+    ready: Effect.andThen(start, untilReady),
+    send,
+    call: (call, limit, onDone) => queue.call(call, limit, onDone),
+    epoch: () => epoch,
+    now
+  }
 })
 
 /** A connection for messages over a driver of our own. */
@@ -235,7 +249,7 @@ const switchMaster = "+switch-master"
 export const leaveOldMasters = (
   driver: Driver,
   { masterName, sentinels }: { readonly masterName: string, readonly sentinels: ReadonlyArray<Redis> },
-  limit: bigint
+  limit: number
 ) =>
   Effect.forEach(sentinels, (sentinel) =>
     Effect.gen(function*() {
@@ -247,7 +261,7 @@ export const leaveOldMasters = (
       const subscription = Effect.gen(function*() {
         yield* subscriber.ready
         closed.closeUnsafe()
-        yield* subscriber.send({ command: "subscribe", args: () => [switchMaster], limit })
+        yield* subscriber.send({ command: "subscribe", args: [switchMaster], limit })
         yield* closed.await
       })
       yield* Effect.forkScoped(Effect.forever(Effect.catch(subscription, () => Effect.sleep("1 second"))))

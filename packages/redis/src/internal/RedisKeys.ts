@@ -1,7 +1,8 @@
 /**
  * The names under which one lock is stored. The lock itself is the plain key, to the letter, so that every client that
  * follows the Redis manual's recipe meets it. What else belongs to it lies beside it in the same hash slot, so that one
- * script may touch all of it in a cluster.
+ * script may touch all of it in a cluster. Only the last token is one for all locks, whatever prefix they have: two clients
+ * that mean the same key must find the same one.
  */
 
 /** The keys of one lock. */
@@ -12,10 +13,8 @@ export interface LockKeys {
   readonly line: string
   /** A hash: until when each of them counts as alive, and how to reach it. */
   readonly waiters: string
-  /** The last fencing token. */
-  readonly fence: string
-  /** The mark that an attempt was given back; the owner completes the name. */
-  readonly voidPrefix: string
+  /** A sorted set: the attempts that were given back, by the time until which a request of theirs may arrive. */
+  readonly void: string
 }
 
 /** What the names of our own keys have in common; a lock's key must not contain it. */
@@ -46,15 +45,17 @@ const hashTag = (key: string): string | undefined => {
 export const slotOf = (key: string): number => crc16(hashTag(key) ?? key) % slots
 
 const numberBySlot = new Map<number, number>()
+let nextNumber = 0
 
 /** The smallest number whose text lies in a slot. */
 const numberIn = (slot: number): number => {
-  const known = numberBySlot.get(slot)
-  if (known !== undefined) return known
-  let n = 0
-  while (crc16(`${n}`) % slots !== slot) n++
-  numberBySlot.set(slot, n)
-  return n
+  while (true) {
+    const known = numberBySlot.get(slot)
+    if (known !== undefined) return known
+    const found = crc16(`${nextNumber}`) % slots
+    if (!numberBySlot.has(found)) numberBySlot.set(found, nextNumber)
+    nextNumber++
+  }
 }
 
 /**
@@ -66,13 +67,16 @@ const companion = (key: string): string => {
   return key.includes("}") ? `{${numberIn(slotOf(key))}}:${key}` : `{${key}}`
 }
 
+/** What the names of all that belongs to a lock begin with. */
+export const baseOf = (key: string): string => companion(key) + reserved
+
 export const keysOf = (key: string): LockKeys => {
-  const base = companion(key) + reserved
-  return {
-    lock: key,
-    line: `${base}line`,
-    waiters: `${base}waiters`,
-    fence: `${base}fence`,
-    voidPrefix: `${base}void/`
-  }
+  const base = baseOf(key)
+  return { lock: key, line: `${base}line`, waiters: `${base}waiters`, void: `${base}void` }
 }
+
+/** The last fencing token that a server gave out, of whatever lock. */
+export const fence = `${reserved}fence`
+
+/** The same in a cluster, where each slot has its own. */
+export const fenceInSlot = (key: string): string => `{${numberIn(slotOf(key))}}${reserved}fence`

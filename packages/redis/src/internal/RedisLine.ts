@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Attempt } from "./RedisAttempts.ts"
 import { livenessMillis } from "./RedisScripts.ts"
-import type { Verbs } from "./RedisVerbs.ts"
+import type { Taken, Verbs } from "./RedisVerbs.ts"
 import type { Waiter, WakeUps } from "./RedisWakeUps.ts"
 
 /** How often one who waits shows that he does, and looks whether a message was lost. */
@@ -19,28 +19,33 @@ const refreshMillis = livenessMillis / 3
  * A key that was handed over is ours for a moment only, until we confirm; the token is the confirmation's, because the
  * message may be an old one. If the moment has passed we stand in line again, with the ticket that we had.
  */
-const stand = Effect.fnUntraced(function*(verbs: Verbs, wakeUps: WakeUps, attempt: Attempt, waiter: Waiter) {
-  let ticket = ""
-  while (true) {
-    const taken = yield* verbs.take(attempt, { channel: wakeUps.channel, ticket })
-    if (taken._tag === "Granted") {
-      if (ticket !== "") yield* wakeUps.doubt
-      return taken.grant
+const stand = Effect.fnUntraced(
+  function*(verbs: Verbs, wakeUps: WakeUps, attempt: Attempt, waiter: Waiter, first: Taken) {
+    let taken = first
+    while (taken._tag === "Waiting") {
+      const { holderMillis, rank, ticket } = taken
+      const expiry = rank === 0 && holderMillis >= 0 ? holderMillis + 1 : refreshMillis
+      const handed = yield* waiter.sleep(Duration.millis(Math.min(refreshMillis, expiry)))
+      if (handed) {
+        const confirmed = yield* verbs.confirm(attempt)
+        if (Option.isSome(confirmed)) return confirmed.value
+      }
+      taken = yield* verbs.take(attempt, ticket)
     }
-    ticket = taken.ticket
-    const expiry = taken.rank === 0 && taken.holderMillis >= 0 ? taken.holderMillis + 1 : refreshMillis
-    const handed = yield* waiter.sleep(Duration.millis(Math.min(refreshMillis, expiry)))
-    if (handed) {
-      const confirmed = yield* verbs.confirm(attempt)
-      if (Option.isSome(confirmed)) return confirmed.value
-    }
+    yield* wakeUps.doubt
+    return taken.grant
   }
-})
+)
 
+/** The waiter is there before anybody can tell it anything. */
 const line = (verbs: Verbs, wakeUps: WakeUps, attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
   Effect.suspend(() => {
     const waiter = wakeUps.register(attempt.owner)
-    return Effect.ensuring(stand(verbs, wakeUps, attempt, waiter), waiter.leave)
+    const granted = Effect.flatMap(
+      verbs.take(attempt, ""),
+      (taken) => taken._tag === "Granted" ? Effect.succeed(taken.grant) : stand(verbs, wakeUps, attempt, waiter, taken)
+    )
+    return Effect.ensuring(granted, waiter.leave)
   })
 
 /**

@@ -53,12 +53,13 @@ const refused = (detail: string) =>
 export const make = Effect.fnUntraced(function*(
   client: RedisClient,
   scripts: Scripts,
+  settings: RedisVerbs.Settings,
   demand: Demand,
   commandTimeout: Duration.Duration
 ) {
   const scope = yield* Effect.scope
   const barriers = new Map<string, Barrier>()
-  const limit = Duration.toNanosUnsafe(Duration.sum(demand.timeout, commandTimeout))
+  const limit = Duration.toMillis(Duration.sum(demand.timeout, commandTimeout))
   const args = [`${demand.count}`, `${Math.ceil(Duration.toMillis(demand.timeout))}`]
 
   const opening = Semaphore.makeUnsafe(1)
@@ -70,7 +71,7 @@ export const make = Effect.fnUntraced(function*(
       const connection = yield* Scope.provide(open, scope)
       const barrier: Barrier = {
         connection,
-        verbs: RedisVerbs.make(connection, scripts, 0),
+        verbs: RedisVerbs.make(connection, scripts, settings),
         oneAtATime: Semaphore.makeUnsafe(1),
         next: undefined
       }
@@ -83,7 +84,7 @@ export const make = Effect.fnUntraced(function*(
       barrier.next = undefined
       const epoch = barrier.connection.epoch()
       return Effect.map(
-        barrier.connection.send({ command: "wait", args: () => [...args], limit }),
+        barrier.connection.send({ command: "wait", args, limit }),
         ({ reply }): Reached => ({ epoch, replicas: Number(reply) })
       )
     }).pipe(Effect.mapError((failure) => RedisCall.toError("acquire", failure)))

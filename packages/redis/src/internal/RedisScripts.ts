@@ -1,12 +1,10 @@
 /**
- * The verbs as Lua scripts. Each is atomic, asks only the server's clock, and may be sent twice.
- *
- * KEYS, where nothing else is said: the lock, its line, its waiters, its fence, and the void mark of this attempt. ARGV:
- * the owner, the life of its lease and the life of its token in milliseconds, and then what each script adds.
+ * The verbs as Lua scripts. Each is atomic, asks only the server's clock, and may be sent twice. Each takes many locks at
+ * a time, of which none knows of the others: what a program asks for in one turn of its event loop is one command.
  *
  * Numbers are printed with `%.0f`: `tostring` and `..` turn the 16 digits of a time in microseconds into 1.79e+15. In a
  * full server the first write decides: one that needs no memory (DEL, PEXPIRE, ZREM) lets the rest of the script pass.
- * What an uncontended lock does comes first and is kept short: every call costs half of what a whole bare command does.
+ * What an uncontended lock does comes first and is kept short.
  */
 import * as Crypto from "node:crypto"
 
@@ -22,19 +20,14 @@ export const livenessMillis = 1800
 /** For how long a key is kept for the waiter it was handed to, until that one confirms; in milliseconds. */
 const handOverMillis = 1200
 
-/** For how long a fencing token outlives its lease, in milliseconds. */
-export const fenceMillis = 3_600_000
-
 /** How long the line is kept after the last sign of anybody in it, in milliseconds. */
 const lineMillis = livenessMillis * 4
 
-/** What the first element of an answer to `acquire` says. */
+/** What `acquire` answers for one lock that is not a token: a number, or the first element of a list. */
 export const Code = { waiting: 0, granted: 1, stale: 2, void: 3 } as const
 
-const names = `
-local K, line, waiters, fence, void = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local owner, ttl, fencePx = ARGV[1], ARGV[2], ARGV[3]
-`
+/** The ticket of one who does not stand in line. */
+export const noTicket = "-"
 
 const clock = `
 local time = redis.call('TIME')
@@ -45,29 +38,22 @@ const text = `
 local function text(n) return string.format('%.0f', n) end
 `
 
-// The next token: the time, or one more than the last if the clock was set back. Texts of one length compare like the
-// numbers that they are, and formatting a number is dear. Answers also whether the token is the time.
+// The next token: the time, or one more than the last if the clock was set back. All locks of a server, or of a slot,
+// have one counter. As many tokens as may be needed are reserved at once. A token is new also for a holder that asks
+// again, for nothing here knows which one it has.
 const mint = `
-local function mint(px)
-  local token, isTime = time[1] .. string.sub('00000' .. time[2], -6), true
-  local last = redis.call('GET', fence)
-  if last and not (#last == #token and last < token) then
-    token = string.format('%.0f', math.max((tonumber(last) or 0) + 1, now))
-    isTime = false
+local last
+local function mint(most)
+  if not last then
+    last = now - 1
+    local stored = tonumber(redis.call('GETSET', fence, text(last + most)))
+    if stored and stored > last then
+      last = stored
+      redis.call('SET', fence, text(last + most))
+    end
   end
-  redis.call('SET', fence, token, 'PX', px)
-  return token, isTime
-end
-`
-
-// Prolongs the lease of its holder; answers its token.
-const prolong = `
-local function prolong()
-  redis.call('PEXPIRE', K, ttl)
-  local token = redis.call('GET', fence)
-  if not token then return (mint(fencePx)) end
-  redis.call('PEXPIRE', fence, fencePx)
-  return token
+  last = last + 1
+  return text(last)
 end
 `
 
@@ -101,7 +87,6 @@ local function handOver(me)
       if ${countReceivers ? "receivers > 0" : "true"} then
         leave(who)
         redis.call('SET', K, who, 'PX', math.min(theirTtl, ${handOverMillis}))
-        mint(text(theirTtl + ${fenceMillis}))
         return who, true
       end
       place = place + 1
@@ -112,35 +97,58 @@ end
 
 const script = (source: string): Script => ({ source, sha1: Crypto.createHash("sha1").update(source).digest("hex") })
 
+// Begins with what one lock needs that nobody else wants, and with nothing that costs: texts of one length compare like the
+// numbers that they are.
 const acquire = (countReceivers: boolean) =>
-  script(`${names}${clock}
-if now > tonumber(ARGV[4]) then return {${Code.stale}, time} end
+  script(`
+local call, keys, argv = redis.call, KEYS, ARGV
+if #keys == 5 then
+  local time = call('TIME')
+  local token, till = time[1] .. string.sub('00000', #time[2]) .. time[2], argv[4]
+  if #token == #till and token <= till and call('EXISTS', keys[2], keys[3], keys[5]) == 0 then
+    local stored = call('GETSET', keys[1], token)
+    if not stored or #stored == #token and stored < token then
+      call('SET', keys[2], argv[2], 'PX', argv[3])
+      return token
+    end
+    call('SET', keys[1], stored)
+  end
+end
+${clock}${text}
+local fence, size = KEYS[1], (#KEYS - 1) / 4
 ${mint}
-if redis.call('EXISTS', K, line, void) == 0 then
-  local token, isTime = mint(fencePx)
-  redis.call('SET', K, owner, 'PX', ttl)
-  if isTime then return token end
-  return {${Code.granted}, time, token}
+local answers, isRest = {}, false
+for i = 1, size do
+  local at = 4 * i - 2
+  if now > tonumber(ARGV[at + 2]) then
+    answers[i] = ${Code.stale}
+  elseif redis.call('EXISTS', KEYS[at], KEYS[at + 1], KEYS[at + 3]) == 0 then
+    answers[i] = mint(size)
+    redis.call('SET', KEYS[at], ARGV[at], 'PX', ARGV[at + 1])
+  else
+    answers[i], isRest = false, true
+  end
 end
-if redis.call('EXISTS', void) == 1 then return {${Code.void}, time} end
-${text}${leave}${prolong}${handOver(countReceivers)}
-local holder = redis.call('GET', K)
-if holder == owner then
-  local token = prolong()
-  leave(owner)
-  return {${Code.granted}, time, token}
-end
+answers[size + 1] = now
+if not isRest then return answers end
 
-local channel, ticket = ARGV[5], ARGV[6]
-if channel then
+local channel = ARGV[1]
+local K, line, waiters, void, owner, ttl, ticket
+${leave}${handOver(countReceivers)}
+local function prolong()
+  redis.call('PEXPIRE', K, ttl)
+  leave(owner)
+  return {${Code.granted}, mint(size)}
+end
+local function stand()
   local mine = redis.call('ZSCORE', line, owner)
   if mine then
     redis.call('PEXPIRE', line, ${lineMillis})
     ticket = text(mine)
   else
     if ticket == '' then
-      local last = redis.call('ZRANGE', line, -1, -1, 'WITHSCORES')[2]
-      ticket = text(math.max(now, (tonumber(last) or 0) + 1))
+      local final = redis.call('ZRANGE', line, -1, -1, 'WITHSCORES')[2]
+      ticket = text(math.max(now, (tonumber(final) or 0) + 1))
     end
     redis.call('ZADD', line, ticket, owner)
     redis.call('PEXPIRE', line, ${lineMillis})
@@ -148,26 +156,37 @@ if channel then
   redis.call('HSET', waiters, owner, text(now + ${livenessMillis * 1000}) .. ' ' .. ttl .. ' ' .. channel)
   redis.call('PEXPIRE', waiters, ${lineMillis})
 end
-if not holder then
-  local who, alive = handOver(owner)
-  if who == owner or not alive then
-    leave(owner)
-    local token = mint(fencePx)
-    redis.call('SET', K, owner, 'PX', ttl)
-    return {${Code.granted}, time, token}
+local function ask()
+  if redis.call('ZSCORE', void, owner) then return ${Code.void} end
+  local holder = redis.call('GET', K)
+  if holder == owner then return prolong() end
+  local stands = ticket ~= '${noTicket}'
+  if stands then stand() end
+  if not holder then
+    local who, alive = handOver(owner)
+    if who == owner or not alive then
+      leave(owner)
+      local token = mint(size)
+      redis.call('SET', K, owner, 'PX', ttl)
+      return token
+    end
+  end
+  if not stands then return ${Code.waiting} end
+  return {${Code.waiting}, ticket, redis.call('ZRANK', line, owner), redis.call('PTTL', K)}
+end
+for i = 1, size do
+  if not answers[i] then
+    local at = 4 * i - 2
+    K, line, waiters, void = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[at + 3]
+    owner, ttl, ticket = ARGV[at], ARGV[at + 1], ARGV[at + 3]
+    answers[i] = ask()
   end
 end
-if not channel then return {${Code.waiting}, time} end
-return {${Code.waiting}, time, ticket, redis.call('ZRANK', line, owner), redis.call('PTTL', K)}
+return answers
 `)
 
-// One key only: in a cluster a slot that is being moved answers for several keys only when it has all of them.
+// One key for each lock: in a cluster a slot that is being moved answers for several keys only when it has all of them.
 const renew = script(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`)
-
-const renewMany = script(`
 local owners = redis.call('MGET', unpack(KEYS))
 local answers = {}
 for i, key in ipairs(KEYS) do
@@ -177,49 +196,80 @@ return answers
 `)
 
 const confirm = script(`
-local K, fence = KEYS[1], KEYS[2]
-local owner, ttl, fencePx = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('GET', K) ~= owner then return false end
-${clock}${mint}${prolong}
-return prolong()
+local fence, K = KEYS[1], KEYS[2]
+if redis.call('GET', K) ~= ARGV[1] then return {0} end
+redis.call('PEXPIRE', K, ARGV[2])
+${clock}${text}${mint}
+return {mint(1)}
 `)
 
 const release = (countReceivers: boolean) =>
-  script(`${names}
-local isOurs = redis.call('GET', K) == owner
-if isOurs then
-  redis.call('DEL', K)
-  if ARGV[4] == '0' and redis.call('EXISTS', line) == 0 then return 1 end
+  script(`
+local call, keys, argv, wasOurs = redis.call, KEYS, ARGV, false
+if #keys == 4 and call('GET', keys[1]) == argv[1] then
+  call('DEL', keys[1])
+  if argv[2] == '0' and call('EXISTS', keys[2]) == 0 then return 1 end
+  wasOurs = true
 end
-${clock}${mint}${text}${leave}${handOver(countReceivers)}
-if isOurs then handOver(nil) else leave(owner) end
-local till = tonumber(ARGV[4])
-if till > now then redis.call('SET', void, '1', 'PX', text((till - now) / 1000 + 1000)) end
-return isOurs and 1 or 0
+local answers, size, isRest = {}, #KEYS / 4, false
+for i = 1, size do
+  local k, a = 4 * i - 3, 2 * i
+  if wasOurs or redis.call('GET', KEYS[k]) == ARGV[a - 1] then
+    redis.call('DEL', KEYS[k])
+    answers[i] = 1
+  else
+    answers[i] = 0
+  end
+  if answers[i] == 0 or ARGV[a] ~= '0' or redis.call('EXISTS', KEYS[k + 1]) == 1 then isRest = true end
+end
+if not isRest then return answers end
+${clock}${text}
+local K, line, waiters, void
+${leave}${handOver(countReceivers)}
+for i = 1, size do
+  local k, owner, till = 4 * i - 3, ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  K, line, waiters, void = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  if answers[i] == 0 then
+    leave(owner)
+    -- It may have been given the key just now, by another who gave it back.
+    if redis.call('GET', K) == owner then
+      redis.call('DEL', K)
+      answers[i] = 1
+    end
+  end
+  if answers[i] == 1 and redis.call('EXISTS', K) == 0 then handOver(nil) end
+  if till > now then
+    redis.call('ZREMRANGEBYSCORE', void, '-inf', text(now))
+    redis.call('ZADD', void, ARGV[2 * i], owner)
+    redis.call('PEXPIRE', void, text(math.max(redis.call('PTTL', void), (till - now) / 1000 + 1000)))
+  end
+end
+return answers
 `)
 
-/** The scripts of a backend. */
+/** The scripts of a backend. What they answer is a list, with an element for each lock; of one lock it may be that alone. */
 export interface Scripts {
   /**
-   * Takes the key if it is free; with a channel, stands in line for it otherwise, or shows that it still does.
+   * Takes the key if it is free; with a ticket, stands in line for it otherwise, or shows that it still does.
    *
-   * ARGV[4]: the time in µs after which this request is not valid any more; to stand in line, also the channel, and the
-   * ticket or ''. A request that arrives too late is refused, so a void mark need not live longer than the requests
-   * that it is there for.
+   * KEYS: the fence, and for each lock itself, its line, its waiters, its void marks. ARGV: the channel, and for each
+   * lock the owner, its ttl in ms, the time in µs after which this request is not valid any more, and the ticket: '' to
+   * get one, `noTicket` not to stand in line. A request that arrives too late is refused, so a void mark need not live
+   * longer than the requests that it is there for.
    *
-   * Answers the token alone, which is then the server's time in µs, or code, the server's time (s, µs), and: granted:
-   * token; waiting in line: ticket, rank, remaining ms of the holder (-1: no limit).
+   * Answers for each lock the token, or a code: stale, void, waiting (but not in line), or a list: granted, to one who
+   * had it before: a token; waiting in line: ticket, rank, remaining ms of the holder (-1: no limit). At the end the
+   * server's time in µs, unless that is the token.
    */
   readonly acquire: Script
-  /** Prolongs the lease if it is still ours; answers 1 if it is. KEYS: the lock alone. */
+  /** Prolongs leases that are still ours; answers 1 for each that is. KEYS: the locks. ARGV: owner and ttl of each. */
   readonly renew: Script
-  /** As `renew`, of many. KEYS: their locks. ARGV: owner and ttl of each. Answers 1 or 0 for each. */
-  readonly renewMany: Script
-  /** As `renew`, and prolongs the life of the token as well; answers the token, or nil. KEYS: the lock, its fence. */
+  /** As `renew` for one lock, with a token: answers it, or 0. KEYS: the fence, the lock. ARGV: owner, ttl. */
   readonly confirm: Script
   /**
-   * Gives the key back, straight to the next in line, and leaves the line. ARGV[4]: the time in µs until which a request
-   * of this attempt may still arrive and be valid, or 0. Answers 1 if the key was ours.
+   * Gives the key back, straight to the next in line, and leaves the line. KEYS: for each lock itself, its line, its
+   * waiters, its void marks. ARGV: for each the owner, and the time in µs until which a request of this attempt may
+   * still arrive and be valid, or 0. Answers 1 for each key that was ours.
    */
   readonly release: Script
 }
@@ -228,7 +278,6 @@ export interface Scripts {
 export const make = (countReceivers: boolean): Scripts => ({
   acquire: acquire(countReceivers),
   renew,
-  renewMany,
   confirm,
   release: release(countReceivers)
 })

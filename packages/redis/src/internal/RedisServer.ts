@@ -42,8 +42,8 @@ export const inspect = Effect.fnUntraced(function*(
     Effect.mapError(asError),
     Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(asError({ _tag: "Late" })) })
   )
-  const nanos = Duration.toNanosUnsafe(limit)
-  const { reply } = yield* client.send({ command: "info", args: () => [], limit: nanos }).pipe(
+  const limitMillis = Duration.toMillis(limit)
+  const { reply } = yield* client.send({ command: "info", args: [], limit: limitMillis }).pipe(
     Effect.catchIf((failure) => failure._tag === "Failed", () => Effect.succeed({ reply: "" })),
     Effect.mapError(asError)
   )
@@ -66,7 +66,7 @@ export const inspect = Effect.fnUntraced(function*(
     )
   }
 
-  const time = yield* Effect.mapError(client.send({ command: "time", args: () => [], limit: nanos }), asError)
+  const time = yield* Effect.mapError(client.send({ command: "time", args: [], limit: limitMillis }), asError)
   const ahead = clockAhead(time.reply, time.sentAt)
   if (ahead === undefined) return yield* unsupported("the server does not tell its time")
   return { clockAhead: ahead, runId: field(info, "run_id") }

@@ -48,7 +48,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<WakeUps, never, Scope.Scope> {
   const { channelPrefix, limit } = options
   const scope = yield* Effect.scope
-  const nanos = Duration.toNanosUnsafe(limit)
+  const limitMillis = Duration.toMillis(limit)
   const channel = `${channelPrefix}dlock-wake/${Crypto.randomUUID()}`
   const waiters = new Map<string, { readonly look: Latch.Latch, handed: boolean }>()
   const change = Latch.makeUnsafe(false)
@@ -75,9 +75,9 @@ export const make = Effect.fnUntraced(function*(
   /** Ends the subscription if its connection is dead, or leads to where no messages are. */
   const verified = (subscriber: Connection, end: Latch.Latch) =>
     Effect.gen(function*() {
-      yield* subscriber.send({ command: "ping", args: () => [], limit: nanos })
+      yield* subscriber.send({ command: "ping", args: [], limit: limitMillis })
       if (options.countReceivers) {
-        const { reply } = yield* client.send({ command: "pubsub", args: () => ["NUMSUB", channel], limit: nanos })
+        const { reply } = yield* client.send({ command: "pubsub", args: ["NUMSUB", channel], limit: limitMillis })
         if (Array.isArray(reply) && Number(reply[1]) === 0) end.openUnsafe()
       } else if (missed >= maxMissed) end.openUnsafe()
     }).pipe(Effect.ignore)
@@ -91,7 +91,7 @@ export const make = Effect.fnUntraced(function*(
       end.openUnsafe()
     })
     yield* subscriber.connect
-    yield* subscriber.send({ command: "subscribe", args: () => [channel], limit: nanos })
+    yield* subscriber.send({ command: "subscribe", args: [channel], limit: limitMillis })
     subscribed = end
     missed = 0
     trouble = undefined

@@ -7,9 +7,9 @@
 import type { LockRequest } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import type * as Latch from "effect/Latch"
-import { keysOf } from "./RedisKeys.ts"
-import { fenceMillis } from "./RedisScripts.ts"
+import { baseOf } from "./RedisKeys.ts"
 import type { RedlockNode } from "./RedlockNode.ts"
+import { fenceMillis } from "./RedlockScripts.ts"
 
 /** What one server was asked in one round. */
 export interface Asked {
@@ -37,8 +37,8 @@ export interface Claim {
   readonly ttlMillis: number
   /** How long its token lives, as the scripts take it. */
   readonly fenceMillis: string
-  /** How long to wait for the answer of one server, in ns. */
-  readonly limit: bigint
+  /** How long to wait for the answer of one server, in ms. */
+  readonly limit: number
   /** The token, once this round has a majority. */
   token: bigint | undefined
   /** Whether it was given back: nothing is asked for any more. */
@@ -108,15 +108,14 @@ export const nextClaim = (
   const round = attempt.rounds++
   const value = round === 0 ? owner : `${owner}~${round}`
   const ttlMillis = Math.max(1, Math.ceil(Duration.toMillis(ttl)))
-  const [first] = nodes
-  const firstKeys = keysOf((first?.keyPrefix ?? "") + key)
   const claim: Claim = {
     value,
     nodes: nodes.map((node) => {
-      const keys = node.keyPrefix === first?.keyPrefix ? firstKeys : keysOf(lockOn(node, key))
+      const lock = lockOn(node, key)
+      const base = baseOf(lock)
       return {
-        keys: [keys.lock, keys.fence, keys.voidPrefix + value],
-        channel: channelOf(keys.lock),
+        keys: [lock, `${base}fence`, `${base}void/${value}`],
+        channel: channelOf(lock),
         mayHold: false,
         isDoubtful: false,
         unanswered: 0,
@@ -126,7 +125,7 @@ export const nextClaim = (
     }),
     ttlMillis,
     fenceMillis: `${ttlMillis + fenceMillis}`,
-    limit: Duration.toNanosUnsafe(nodeTimeout(ttl)),
+    limit: Duration.toMillis(nodeTimeout(ttl)),
     token: undefined,
     isOver: false
   }

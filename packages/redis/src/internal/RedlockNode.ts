@@ -3,28 +3,13 @@
  */
 import type { BackendReason } from "@dlock/core"
 import { LockBackendError } from "@dlock/core"
-import * as Effect from "effect/Effect"
 import { toError as toRedisError } from "./RedisCall.ts"
-import type { Answer, Failure, RedisClient } from "./RedisClient.ts"
+import type { Failure, RedisClient } from "./RedisClient.ts"
 import * as RedisError from "./RedisError.ts"
-import type { Script } from "./RedisScripts.ts"
+import type { Call, Outcome } from "./RedisQueue.ts"
 
 /** What errors are called after. */
 export const backendName = "redlock"
-
-/** One request. */
-export interface Ask {
-  readonly script: Script
-  readonly keys: ReadonlyArray<string>
-  /** Called each time that it is written. */
-  readonly args: (sentAt: bigint) => Array<string>
-  /** How long to wait for the answer, in ns. */
-  readonly limit: bigint
-  /** Called each time that the server answers, also if nobody waits for it any more. */
-  readonly onAnswer?: (() => void) | undefined
-  /** Whether to send it, and to send it again. Default: yes. */
-  readonly isWanted?: (() => boolean) | undefined
-}
 
 /** One server. */
 export interface RedlockNode {
@@ -33,7 +18,8 @@ export interface RedlockNode {
   readonly client: RedisClient
   /** What stands before every key on it. */
   readonly keyPrefix: string
-  readonly ask: (ask: Ask) => Effect.Effect<Answer, Failure>
+  /** Asks at the end of this turn, once. `limit`: how long to wait for the answer, in ms. */
+  readonly ask: (call: Call, limit: number, onOutcome: (outcome: Outcome) => void) => void
   /** Whether it answered the last request that was due. */
   readonly seemsUp: () => boolean
   /** Its clock minus our monotonic one, in µs, once that is known. */
@@ -61,40 +47,18 @@ export const toError = (operation: string, label: string, failure: Failure): Loc
   return backendError(operation, error.reason, `${label}: ${error.detail ?? "no answer in time"}`, error.cause)
 }
 
-const unwanted: Effect.Effect<never, Failure> = Effect.fail({ _tag: "NotConnected", cause: "given back" })
-
 export const make = (label: string, client: RedisClient, keyPrefix: string): RedlockNode => {
   let seemsUp = true
-
-  /** EVALSHA, or EVAL when the server does not have the script: it may have been restarted or flushed at any time. */
-  const ask = ({ args, isWanted, keys, limit, onAnswer, script }: Ask): Effect.Effect<Answer, Failure> => {
-    const answered = () => {
-      seemsUp = true
-      onAnswer?.()
-    }
-    const send = (command: string, name: string) =>
-      client.send({
-        command,
-        args: (sentAt) => [name, `${keys.length}`, ...keys, ...args(sentAt)],
-        limit,
-        onAnswer: answered
-      })
-    return Effect.suspend(() => isWanted?.() === false ? unwanted : send("evalsha", script.sha1)).pipe(
-      Effect.catch((failure) => {
-        if (failure._tag === "Failed" && RedisError.isNoScript(failure.cause) && isWanted?.() !== false) {
-          return send("eval", script.source)
-        }
-        if (failure._tag !== "Failed" || !RedisError.isAnswer(failure.cause)) seemsUp = false
-        return Effect.fail(failure)
-      })
-    )
-  }
-
   return {
     label,
     client,
     keyPrefix: client.keyPrefix + keyPrefix,
-    ask,
+    ask: (call, limit, onOutcome) => {
+      client.call(call, limit, (outcome) => {
+        seemsUp = outcome._tag === "Answered" || (outcome._tag === "Failed" && RedisError.isAnswer(outcome.cause))
+        onOutcome(outcome)
+      })
+    },
     seemsUp: () => seemsUp,
     clockAhead: undefined
   }

@@ -49,7 +49,7 @@ export const make = Effect.fnUntraced(function*(
   commandTimeout: Duration.Duration
 ): Effect.fn.Return<Notices, never, Scope.Scope> {
   const scope = yield* Effect.scope
-  const nanos = Duration.toNanosUnsafe(commandTimeout)
+  const limit = Duration.toMillis(commandTimeout)
   const fork = Effect.runForkWith(yield* Effect.context<never>())
 
   const listen = (node: RedlockNode, index: number): Listener => {
@@ -74,7 +74,7 @@ export const make = Effect.fnUntraced(function*(
       lost.openUnsafe()
     }
     const subscribe = (subscriber: Subscriber, locks: ReadonlyArray<string>) =>
-      subscriber.send({ command: "subscribe", args: () => locks.map(channelOf), limit: nanos }).pipe(
+      subscriber.send({ command: "subscribe", args: locks.map(channelOf), limit }).pipe(
         Effect.andThen(Effect.sync(() => {
           for (const lock of locks) for (const watcher of watchers.get(lock) ?? []) tell(watcher)
         }))
@@ -113,7 +113,7 @@ export const make = Effect.fnUntraced(function*(
         if (subscriber === undefined) return
         const channels = [channelOf(lock)]
         fork(Effect.ignore(
-          subscriber.send({ command: "unsubscribe", args: () => channels, limit: nanos })
+          subscriber.send({ command: "unsubscribe", args: channels, limit })
         ))
       }
     }

@@ -5,7 +5,8 @@
 import type { Grant, LockBackendError, Validity } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Option from "effect/Option"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Claim } from "./RedlockAttempt.ts"
 import type { RedlockNode } from "./RedlockNode.ts"
@@ -48,6 +49,8 @@ const failureOf = (operation: string, nodes: number, failures: ReadonlyArray<Loc
   return backendError(operation, worst?.reason ?? "Timeout", detail, worst?.cause)
 }
 
+const ignore = () => {}
+
 const tooLate = backendError("acquire", "Timeout", "a majority answered only when the ttl was over")
 
 export const make = Effect.fnUntraced(function*(
@@ -88,9 +91,9 @@ export const make = Effect.fnUntraced(function*(
       const raise = (i: number, token: bigint) => {
         const place = places[i]
         if (place === undefined) return
-        fork(Effect.map(RedlockVerbs.hold(place, token, onFailure), (vote) => {
+        RedlockVerbs.hold(place, token, onFailure, (vote) => {
           follow(round.raise(i, vote === "ours" ? "yes" : vote === "away" ? "away" : "no", now()))
-        }))
+        })
       }
       const follow = (step: Step): void => {
         switch (step._tag) {
@@ -110,9 +113,7 @@ export const make = Effect.fnUntraced(function*(
           case "Open":
         }
       }
-      const ask = (place: Place, onVote: (vote: TakeVote) => void) => {
-        fork(Effect.map(RedlockVerbs.take(place, wish, onFailure), onVote))
-      }
+      const ask = (place: Place, onVote: (vote: TakeVote) => void) => RedlockVerbs.take(place, wish, onFailure, onVote)
       const askAll = (except?: number) =>
         places.forEach((place, i) => {
           if (i !== except) ask(place, (vote) => follow(round.take(i, vote, now())))
@@ -145,7 +146,7 @@ export const make = Effect.fnUntraced(function*(
         const left = Math.floor(claim.ttlMillis - Number(now() - startedAt) / 1e6)
         const { clockAhead } = wishAt(startedAt, left)
         for (const place of left < 1 ? [] : absent) {
-          fork(RedlockVerbs.take(place, { least: token, ttlMillis: left, clockAhead }, () => {}))
+          RedlockVerbs.take(place, { least: token, ttlMillis: left, clockAhead }, ignore, ignore)
         }
         absent = []
       }
@@ -169,8 +170,7 @@ export const make = Effect.fnUntraced(function*(
         if (isRenewed) restore()
       }
       placesOf(claim).forEach((place, i) => {
-        const vote = RedlockVerbs.hold(place, token, (error) => failures.push(error))
-        fork(Effect.map(vote, (vote) => hear(i, place, vote)))
+        RedlockVerbs.hold(place, token, (error) => failures.push(error), (vote) => hear(i, place, vote))
       })
     })
 
@@ -191,21 +191,19 @@ export const make = Effect.fnUntraced(function*(
       }
       const send = (place: Place, i: number) => {
         const { asked } = place
-        const released = RedlockVerbs.release(place)
-        fork(Effect.match(released, {
-          onFailure: (error) => {
-            failures.push(error)
-            votes.vote(i, "away")
-            conclude()
-            if (asked.isReminded) return
-            asked.isReminded = true
-            fork(Effect.forkIn(remind(released, now, until), scope))
-          },
-          onSuccess: (wasOurs) => {
-            votes.vote(i, wasOurs ? "yes" : "no")
-            conclude()
+        RedlockVerbs.release(place, (exit) => {
+          if (Exit.isSuccess(exit)) {
+            votes.vote(i, exit.value ? "yes" : "no")
+            return conclude()
           }
-        }))
+          Option.map(Exit.findErrorOption(exit), (error) => failures.push(error))
+          votes.vote(i, "away")
+          conclude()
+          if (asked.isReminded) return
+          asked.isReminded = true
+          const released = Effect.callback<boolean, LockBackendError>((resume) => RedlockVerbs.release(place, resume))
+          fork(Effect.forkIn(remind(released, now, until), scope))
+        })
       }
       const places = placesOf(claim)
       places.forEach(({ asked }, i) => {

@@ -2,9 +2,10 @@
  * The verbs on one of N servers: what a claim asks of it, and its answer as a vote.
  */
 import type { LockBackendError } from "@dlock/core"
-import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as RedisError from "./RedisError.ts"
-import * as RedisServer from "./RedisServer.ts"
+import type { Call, Verb } from "./RedisQueue.ts"
+import type { Script } from "./RedisScripts.ts"
 import type { Asked, Claim } from "./RedlockAttempt.ts"
 import type { RedlockNode } from "./RedlockNode.ts"
 import { backendError, toError } from "./RedlockNode.ts"
@@ -44,16 +45,30 @@ const settleAsNotOurs = (asked: Asked): void => {
   if (asked.unanswered === 0 && !asked.isDoubtful) asked.mayHold = false
 }
 
+const verb = (script: Script, isFirst: boolean): Verb => ({ script, keys: [], args: [], joins: true, isFirst })
+
+const taking = verb(RedlockScripts.take, false)
+const holding = verb(RedlockScripts.hold, false)
+const releasing = verb(RedlockScripts.release, true)
+
+const isToken = (reply: unknown): reply is string => typeof reply === "string" && /^\d+$/.test(reply)
+
 /** Asks for the key. */
-export const take = (place: Place, wish: Wish, onFailure: OnFailure, stale = 0): Effect.Effect<TakeVote> => {
+export const take = (
+  place: Place,
+  wish: Wish,
+  onFailure: OnFailure,
+  onVote: (vote: TakeVote) => void,
+  stale = 0
+): void => {
   const { asked, claim, node } = place
-  const answer = node.ask({
-    script: RedlockScripts.take,
+  const call: Call = {
+    verb: taking,
     keys: asked.keys,
-    limit: claim.limit,
     isWanted: () => !claim.isOver,
     args: (sentAt) => {
-      const validUntil = Math.ceil(micros(sentAt + claim.limit) + (node.clockAhead ?? wish.clockAhead) + slack)
+      const ahead = node.clockAhead ?? wish.clockAhead
+      const validUntil = Math.ceil(micros(sentAt) + claim.limit * 1000 + ahead + slack)
       asked.mayHold = true
       asked.unanswered++
       asked.validUntil = Math.max(asked.validUntil, validUntil)
@@ -62,79 +77,83 @@ export const take = (place: Place, wish: Wish, onFailure: OnFailure, stale = 0):
     onAnswer: () => {
       asked.unanswered--
     }
-  })
-  const away = (error: LockBackendError): Effect.Effect<TakeVote> => {
+  }
+  const away = (error: LockBackendError) => {
     onFailure(error)
-    return Effect.succeed({ _tag: "Away" })
+    onVote({ _tag: "Away" })
   }
   const protocol = (detail: string) => away(backendError("acquire", "Protocol", `${node.label}: ${detail}`))
-  return Effect.matchEffect(answer, {
-    onFailure: (failure) => {
-      if (failure._tag === "Failed" && RedisError.isAnswer(failure.cause)) settleAsNotOurs(asked)
+  node.ask(call, claim.limit, (outcome) => {
+    if (outcome._tag !== "Answered") {
+      if (outcome._tag === "Failed" && RedisError.isAnswer(outcome.cause)) settleAsNotOurs(asked)
       else if (asked.mayHold) asked.isDoubtful = true
-      return away(toError("acquire", node.label, failure))
-    },
-    onSuccess: ({ reply, sentAt }) => {
-      if (typeof reply === "string") return Effect.succeed<TakeVote>({ _tag: "Ours", token: BigInt(reply) })
-      settleAsNotOurs(asked)
-      const [code, first, holder]: Array<unknown> = Array.isArray(reply) ? reply : []
-      switch (code) {
-        case RedlockScripts.Code.held:
-          return Effect.succeed<TakeVote>({ _tag: "Held", holder: String(holder), millis: Number(first) })
-        case RedlockScripts.Code.void:
-          return protocol("this attempt was given back before")
-        case RedlockScripts.Code.stale:
-          node.clockAhead = RedisServer.clockAhead(first, sentAt) ?? node.clockAhead
-          return stale < maxStale ? take(place, wish, onFailure, stale + 1) : protocol("the server's clock jumps")
-        default:
-          return protocol(`unexpected answer ${JSON.stringify(reply)}`)
-      }
+      return away(toError("acquire", node.label, outcome))
+    }
+    const { end, reply, sentAt } = outcome
+    if (isToken(reply)) return onVote({ _tag: "Ours", token: BigInt(reply) })
+    settleAsNotOurs(asked)
+    const [code, millis, holder]: Array<unknown> = Array.isArray(reply) ? reply : [reply]
+    switch (code) {
+      case RedlockScripts.Code.held:
+        return onVote({ _tag: "Held", holder: String(holder), millis: Number(millis) })
+      case RedlockScripts.Code.void:
+        return protocol("this attempt was given back before")
+      case RedlockScripts.Code.stale:
+        if (typeof end === "number") node.clockAhead = end - micros(sentAt)
+        return stale < maxStale
+          ? take(place, wish, onFailure, onVote, stale + 1)
+          : protocol("the server's clock jumps")
+      default:
+        return protocol(`unexpected answer ${JSON.stringify(reply)}`)
     }
   })
 }
 
 /** Prolongs the key if it is ours, and raises its token to ours. */
-export const hold = ({ asked, claim, node }: Place, token: bigint, onFailure: OnFailure): Effect.Effect<HoldVote> => {
+export const hold = (
+  { asked, claim, node }: Place,
+  token: bigint,
+  onFailure: OnFailure,
+  onVote: (vote: HoldVote) => void
+): void => {
   const [lock, fence] = asked.keys
-  const answer = node.ask({
-    script: RedlockScripts.hold,
+  const call: Call = {
+    verb: holding,
     keys: [lock, fence],
-    limit: claim.limit,
     isWanted: () => !claim.isOver,
     args: () => [claim.value, `${claim.ttlMillis}`, claim.fenceMillis, `${token}`]
-  })
-  return Effect.match(answer, {
-    onFailure: (failure) => {
-      onFailure(toError("renew", node.label, failure))
-      return "away"
-    },
-    onSuccess: ({ reply }) => {
-      switch (reply) {
-        case RedlockScripts.Held.ours:
-          return "ours"
-        case RedlockScripts.Held.absent:
-          return "absent"
-        default:
-          return "other"
-      }
+  }
+  node.ask(call, claim.limit, (outcome) => {
+    if (outcome._tag !== "Answered") {
+      if (claim.isOver) return onVote("other")
+      onFailure(toError("renew", node.label, outcome))
+      return onVote("away")
+    }
+    switch (outcome.reply) {
+      case RedlockScripts.Held.ours:
+        return onVote("ours")
+      case RedlockScripts.Held.absent:
+        return onVote("absent")
+      default:
+        return onVote("other")
     }
   })
 }
 
 /** Gives the key back, and voids requests for it that are still under way; answers whether it was ours. */
-export const release = ({ asked, claim, node }: Place): Effect.Effect<boolean, LockBackendError> => {
+export const release = (
+  { asked, claim, node }: Place,
+  onExit: (exit: Exit.Exit<boolean, LockBackendError>) => void
+): void => {
   const [lock, , voidMark] = asked.keys
-  const answer = node.ask({
-    script: RedlockScripts.release,
+  const call: Call = {
+    verb: releasing,
     keys: [lock, voidMark],
-    limit: claim.limit,
     args: () => [claim.value, asked.unanswered === 0 ? "0" : `${asked.validUntil}`, asked.channel]
-  })
-  return Effect.matchEffect(answer, {
-    onFailure: (failure) => Effect.fail(toError("release", node.label, failure)),
-    onSuccess: ({ reply }) => {
-      asked.mayHold = false
-      return Effect.succeed(reply === 1)
-    }
+  }
+  node.ask(call, claim.limit, (outcome) => {
+    if (outcome._tag !== "Answered") return onExit(Exit.fail(toError("release", node.label, outcome)))
+    asked.mayHold = false
+    onExit(Exit.succeed(outcome.reply === 1))
   })
 }
