@@ -8,6 +8,7 @@ import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "ef
 import { proxy } from "../harness/Proxy.ts"
 import { redis } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
+import { freezer } from "./freezer.ts"
 import { attempt, connect, millis } from "./support.ts"
 
 const lockOn = (addr: string) => Effect.map(Layer.build(RedisLock.layer({ addrs: [addr] })), Context.get(Lock))
@@ -209,6 +210,21 @@ describe("a connection", () => {
       yield* road.pass
       yield* Effect.sleep("300 millis")
       assert.isTrue(Option.isSome(yield* backend.tryAcquire(attempt("alive"))))
+    }))
+
+  it.live("on which the server says nothing is replaced, also before it was ready", () =>
+    Effect.gen(function*() {
+      const server = yield* redis()
+      const road = yield* freezer(server)
+      const backend = yield* RedisLock.make({ addrs: [road.addr], commandTimeout: "500 millis" })
+      yield* road.freeze
+      yield* road.freezeNew(true)
+      yield* Effect.flip(backend.tryAcquire(attempt("mute")))
+      // By now the next connection stands, and was asked whether it is ready.
+      yield* Effect.sleep("300 millis")
+      yield* road.freezeNew(false)
+      yield* Effect.sleep("700 millis")
+      assert.isTrue(Option.isSome(yield* backend.tryAcquire(attempt("mute"))))
     }))
 
   it.live("that freezes: the holder stops before the server gives the key to another", () =>

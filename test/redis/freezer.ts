@@ -11,6 +11,8 @@ export interface Freezer {
   readonly addr: string
   /** Holds back what clients send over the connections that are open now. */
   readonly freeze: Effect.Effect<void>
+  /** Whether connections that are opened from now on are frozen from the beginning. Default: no. */
+  readonly freezeNew: (isFrozen: boolean) => Effect.Effect<void>
   /** Lets the client see the frozen connections break; what they carry is still under way. */
   readonly breakOff: Effect.Effect<void>
   /** Delivers what was held back, also of connections that the client has closed since. */
@@ -25,9 +27,10 @@ interface Link {
 
 export const freezer = Effect.fnUntraced(function*(target: { readonly host: string, readonly port: number }) {
   const links = new Set<Link>()
+  let isNewFrozen = false
   const listener = Net.createServer({ noDelay: true }, (client) => {
     const server = Net.connect({ ...target, noDelay: true })
-    const link: Link = { client, server, held: undefined }
+    const link: Link = { client, server, held: isNewFrozen ? [] : undefined }
     links.add(link)
     client.on("data", (bytes) => link.held === undefined ? server.write(bytes) : link.held.push(bytes))
     client.on("close", () => link.held === undefined && server.end())
@@ -60,6 +63,10 @@ export const freezer = Effect.fnUntraced(function*(target: { readonly host: stri
     freeze: Effect.sync(() => {
       for (const link of links) link.held ??= []
     }),
+    freezeNew: (isFrozen) =>
+      Effect.sync(() => {
+        isNewFrozen = isFrozen
+      }),
     breakOff: Effect.sync(() => {
       for (const link of links) if (link.held !== undefined) link.client.destroy()
     }),

@@ -6,7 +6,7 @@ import * as Deadlines from "../src/internal/Deadlines.ts"
 describe("deadlines", () => {
   it.effect("each expires once, at its time, and not when it was removed", () =>
     Effect.gen(function*() {
-      const deadlines = yield* Deadlines.make
+      const deadlines = yield* Deadlines.make(() => {})
       const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
       const expired: Array<string> = []
       const add = (name: string, after: number) => {

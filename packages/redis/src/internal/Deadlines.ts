@@ -24,17 +24,23 @@ export interface Deadlines {
 /** How late a deadline may be noticed. */
 const tick = Duration.millis(20)
 
-/** Deadlines that are watched until the scope closes. */
-export const make: Effect.Effect<Deadlines, never, Scope.Scope> = Effect.gen(function*() {
+/** Deadlines that are watched until the scope closes. `onExpired` is called when some have expired. */
+export const make = Effect.fnUntraced(function*(
+  onExpired: () => void
+): Effect.fn.Return<Deadlines, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const pending = new Set<Deadline>()
   const somePending = Latch.makeUnsafe(false)
 
   const expireDue = Effect.sync(() => {
     const now = Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+    let someExpired = false
     for (const deadline of pending) {
-      if (deadline.at <= now && pending.delete(deadline)) deadline.expire()
+      if (deadline.at > now || !pending.delete(deadline)) continue
+      someExpired = true
+      deadline.expire()
     }
+    if (someExpired) onExpired()
     if (pending.size === 0) somePending.closeUnsafe()
   })
   yield* somePending.await.pipe(

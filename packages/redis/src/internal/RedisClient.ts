@@ -13,6 +13,7 @@ import type { Driver } from "./RedisDriver.ts"
 import * as RedisDriver from "./RedisDriver.ts"
 import type { Call, Outcome, Pending, Post } from "./RedisQueue.ts"
 import { Queue } from "./RedisQueue.ts"
+import * as RedisSilence from "./RedisSilence.ts"
 
 /** What the server answered, and when it was asked. */
 export interface Answer {
@@ -85,13 +86,19 @@ const notConnected = (cause: unknown) => Effect.fail(closed(cause))
 
 const unknownNode = notConnected(new Error("no node of the cluster is known"))
 
+/** `longestSilence`: for how long a server that was asked may say nothing, in ms; `undefined`: the driver knows. */
 const connection = Effect.fnUntraced(function*(
   driver: Driver,
-  own: boolean
+  own: boolean,
+  longestSilence?: number
 ): Effect.fn.Return<Connection, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const now = () => clock.monotonicTimeNanosUnsafe()
-  const deadlines = yield* Deadlines.make
+  const millis = () => Number(now()) / 1e6
+  const deadlines: Deadlines.Deadlines = yield* Deadlines.make(() => silence?.doubt())
+  const silence = longestSilence === undefined
+    ? undefined
+    : RedisSilence.make(driver, deadlines, millis, longestSilence)
   const events: EventEmitter = driver
   const change = Latch.makeUnsafe(false)
   let epoch = 0
@@ -123,6 +130,7 @@ const connection = Effect.fnUntraced(function*(
       Effect.sync(() => events.on(event, listener)),
       () => Effect.sync(() => events.off(event, listener))
     )
+  yield* listenTo("connect", () => silence?.opened())
   yield* listenTo("ready", onReady)
   yield* listenTo("close", onClose)
   yield* listenTo("end", onClose)
@@ -159,7 +167,9 @@ const connection = Effect.fnUntraced(function*(
 
   const post: Post = (command, args, onReply) => {
     if (driver.status !== "ready") return onReply(closed(trouble), undefined, true)
+    silence?.asked()
     const sending = new CountedCommand(command, args, { replyEncoding: "utf8" }, (cause, reply: unknown) => {
+      silence?.heard()
       const isOnly = sending.writes <= 1
       if (cause !== null && cause !== undefined) onReply({ _tag: "Failed", cause }, undefined, isOnly)
       else onReply(undefined, reply, isOnly)
@@ -220,6 +230,10 @@ export const make = Effect.fnUntraced(function*(
   driver: Driver,
   options: { readonly own: boolean, readonly limitMillis: number }
 ): Effect.fn.Return<RedisClient, never, Scope.Scope> {
+  // A cluster has several connections, and another's driver its own settings.
+  const longestSilence = options.own && !("nodes" in driver)
+    ? RedisDriver.longestSilence(options.limitMillis)
+    : undefined
   let turn = 0
   const subscriber = Effect.suspend(() => {
     const other = RedisDriver.forMessages(driver, turn++, options.limitMillis)
@@ -233,7 +247,7 @@ export const make = Effect.fnUntraced(function*(
       return Effect.succeed({ name, open: Effect.suspend(() => connection(open(options.limitMillis), true)) })
     })
   return {
-    ...(yield* connection(driver, options.own)),
+    ...(yield* connection(driver, options.own, longestSilence)),
     masterOf,
     keyPrefix: driver.options.keyPrefix ?? "",
     subscriber

@@ -35,12 +35,12 @@ const longestPause = 1000
 
 const pauseBefore = (attempt: number): number => Math.min(25 * 2 ** Math.min(attempt, 6), longestPause)
 
-/** A server that was asked and says nothing for longer sits behind a dead connection: a new one may reach it. */
-const silence = (limitMillis: number) => ({ connectTimeout: limitMillis, socketTimeout: limitMillis + 100 })
+/** For how long a server that was asked may say nothing, in milliseconds. */
+export const longestSilence = (limitMillis: number): number => limitMillis + 100
 
-/** Settings of every connection. `limitMillis` is how long a server may take to answer. */
-const settings = (limitMillis: number) => ({
-  ...silence(limitMillis),
+/** Settings of every connection; silence is noticed by `RedisSilence`. `limitMillis` is how long a server may take to answer. */
+const basics = (limitMillis: number) => ({
+  connectTimeout: limitMillis,
   replyMapping: "legacy",
   lazyConnect: true,
   autoResendUnfulfilledCommands: false,
@@ -58,18 +58,22 @@ const loginOf = ({ db, password, tls, username }: Login): RedisOptions => ({
   ...(tls !== undefined && { tls })
 })
 
+/** Settings of connections with few commands, and of those that a cluster opens: the driver notices silence. */
+const settings = (limitMillis: number) =>
+  ({ ...basics(limitMillis), socketTimeout: longestSilence(limitMillis) }) satisfies RedisOptions
+
 /** One server. */
-export const single = (address: Address, login: Login, limitMillis: number): Driver =>
+export const single = (address: Address, login: Login, limitMillis: number): Redis =>
   new Redis({
     ...address,
     ...loginOf(login),
-    ...settings(limitMillis),
+    ...basics(limitMillis),
     enableOfflineQueue: false,
     retryStrategy: pauseBefore
   })
 
 /** The server that is the master of its replicas at the time. */
-export const sentinel = (watch: Watch, login: Login, limitMillis: number): Driver =>
+export const sentinel = (watch: Watch, login: Login, limitMillis: number): Redis =>
   new Redis({
     name: watch.masterName,
     sentinels: watch.sentinels.map((address) => ({ ...address })),
@@ -79,7 +83,7 @@ export const sentinel = (watch: Watch, login: Login, limitMillis: number): Drive
     sentinelCommandTimeout: limitMillis,
     sentinelRetryStrategy: pauseBefore,
     ...loginOf(login),
-    ...settings(limitMillis),
+    ...basics(limitMillis),
     enableOfflineQueue: false,
     retryStrategy: pauseBefore
   })
