@@ -6,7 +6,7 @@ import { RedisLock } from "@dlock/redis"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { redis, redisCluster } from "../harness/RedisServer.ts"
-import { attempt, connect, connectCluster, millis } from "./support.ts"
+import { attempt, connect, connectCluster, millis } from "./client.ts"
 
 const awkward = ["plain", "{tag}rest", "a{b", "a}b", "{}x", "}{", "{{x}}", "}", "ä{ö}ü", "x".repeat(500)]
 

@@ -9,7 +9,7 @@ import { Redis } from "ioredis"
 import * as Util from "node:util"
 import { proxy } from "../harness/Proxy.ts"
 import { redis } from "../harness/RedisServer.ts"
-import { attempt, connect, millis } from "./support.ts"
+import { attempt, connect, millis } from "./client.ts"
 
 const secret = "hunter2-and-more"
 

@@ -6,7 +6,8 @@ import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import type { Redis } from "ioredis"
-import { attempt, RedisServer } from "./support.ts"
+import { attempt } from "./client.ts"
+import { RedisServer } from "./support.ts"
 
 /** Every command that clients send while `effect` runs; what scripts call is not counted. */
 const commandsOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>

@@ -8,8 +8,8 @@ import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "ef
 import { proxy } from "../harness/Proxy.ts"
 import { redis } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
+import { attempt, connect, millis } from "./client.ts"
 import { freezer } from "./freezer.ts"
-import { attempt, connect, millis } from "./support.ts"
 
 const lockOn = (addr: string) => Effect.map(Layer.build(RedisLock.layer({ addrs: [addr] })), Context.get(Lock))
 

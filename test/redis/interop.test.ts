@@ -4,7 +4,8 @@
 import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
-import { attempt, millis, RedisServer, until } from "./support.ts"
+import { attempt, millis, until } from "./client.ts"
+import { RedisServer } from "./support.ts"
 
 const compareAndDelete =
   `if redis.call("get",KEYS[1]) == ARGV[1] then return redis.call("del",KEYS[1]) else return 0 end`

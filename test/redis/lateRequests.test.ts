@@ -4,8 +4,9 @@
 import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
+import { attempt } from "./client.ts"
 import { freezer } from "./freezer.ts"
-import { attempt, RedisServer } from "./support.ts"
+import { RedisServer } from "./support.ts"
 
 const keysOf = (key: string) =>
   Effect.flatMap(RedisServer, ({ bare }) => Effect.promise(async () => (await bare.keys(`*${key}*`)).toSorted()))

@@ -6,7 +6,7 @@ import { RedisLock } from "@dlock/redis"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Option } from "effect"
 import { redisCluster, redisSentinel } from "../harness/RedisServer.ts"
-import { attempt, connect, millis } from "./support.ts"
+import { attempt, connect, millis } from "./client.ts"
 
 describe("waitReplicas", () => {
   it.live("gives out a lock that replicas have, and no other", () =>

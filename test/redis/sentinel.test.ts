@@ -8,7 +8,7 @@ import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "ef
 import { leaveOldMasters } from "../../packages/redis/src/internal/RedisClient.ts"
 import { redis, redisSentinel } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
-import { attempt, connect, millis, until } from "./support.ts"
+import { attempt, connect, millis, until } from "./client.ts"
 
 const lockOn = (options: RedisLock.Options) => Effect.map(Layer.build(RedisLock.layer(options)), Context.get(Lock))
 

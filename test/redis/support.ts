@@ -1,10 +1,10 @@
 /**
  * Redis servers for tests, a bare client to look at them, and what the conformance suite wants to know of a backend.
  */
-import type { LockBackendError, LockRequest } from "@dlock/core"
+import type { LockBackendError } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { RedisLock } from "@dlock/redis"
-import { Clock, Context, Duration, Effect, Layer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import type { RedisOptions } from "ioredis"
 import { Cluster, Redis } from "ioredis"
@@ -12,6 +12,7 @@ import type { HarnessError } from "../harness/HarnessError.ts"
 import { proxy } from "../harness/Proxy.ts"
 import { redis, redisCluster, redisSentinel } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
+import { closing, connect, connectCluster } from "./client.ts"
 
 /** A running server, with a driver of our own to look behind the backend's back. */
 export class RedisServer extends Context.Service<RedisServer, { readonly server: Server, readonly bare: Redis }>()(
@@ -22,52 +23,9 @@ export class RedisServer extends Context.Service<RedisServer, { readonly server:
   static readonly layerOwn = Layer.effect(RedisServer, Effect.flatMap(redis({}), withDriver))
 }
 
-const closing = <D extends Redis | Cluster>(open: () => D) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const driver = open()
-      driver.on("error", () => {})
-      return driver
-    }),
-    (driver) => Effect.sync(() => driver.disconnect())
-  )
-
-/** A bare driver, closed with the scope. */
-export const connect = (port: number, password?: string) =>
-  closing(() => new Redis({ host: "127.0.0.1", port, ...(password !== undefined && { password }) }))
-
-/** A bare driver of a cluster, closed with the scope. */
-export const connectCluster = (nodes: ReadonlyArray<Server>) =>
-  closing(() => new Cluster(nodes.map(({ host, port }) => ({ host, port }))))
-
 function withDriver(server: Server) {
   return Effect.map(connect(server.port), (bare) => ({ server, bare }))
 }
-
-let attempts = 0
-
-/** A request as core makes them. */
-export const attempt = (key: string, ttl: Duration.Input = "30 seconds"): LockRequest => ({
-  key,
-  owner: `test/${++attempts}-${crypto.randomUUID()}`,
-  ttl: Duration.fromInputUnsafe(ttl),
-  onLost: () => {}
-})
-
-/** How long something takes, in milliseconds. */
-export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const before = yield* Clock.monotonicTimeNanos
-    const value = yield* effect
-    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
-  })
-
-/** Asks until it is so. */
-export const until = (condition: () => Promise<boolean>) =>
-  Effect.promise(condition).pipe(
-    Effect.flatMap((met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), Effect.fail("not yet"))),
-    Effect.eventually
-  )
 
 /** A set-up for the conformance suite. */
 export class Target extends Context.Service<Target, {

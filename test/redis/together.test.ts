@@ -5,7 +5,8 @@ import type { LockRequest } from "@dlock/core"
 import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { attempt, millis, RedisServer, until } from "./support.ts"
+import { attempt, millis, until } from "./client.ts"
+import { RedisServer } from "./support.ts"
 
 const setup = Effect.gen(function*() {
   const { bare, server } = yield* RedisServer

@@ -6,8 +6,9 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Option, Schedule } from "effect"
 import { proxy } from "../harness/Proxy.ts"
 import type { Proxy } from "../harness/Proxy.ts"
+import { attempt, millis, until } from "../redis/client.ts"
 import type { Node } from "./support.ts"
-import { attempt, countOf, millis, RedisServers, until } from "./support.ts"
+import { countOf, RedisServers } from "./support.ts"
 
 interface Place extends Node {
   readonly road: Proxy

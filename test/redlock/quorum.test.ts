@@ -6,9 +6,10 @@ import { Redlock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Option } from "effect"
 import { proxy } from "../harness/Proxy.ts"
+import { attempt, millis, until } from "../redis/client.ts"
 import { freezer } from "../redis/freezer.ts"
 import type { Node } from "./support.ts"
-import { addrsOf, attempt, countOf, millis, RedisServers, servers, until } from "./support.ts"
+import { addrsOf, countOf, RedisServers, servers } from "./support.ts"
 
 const clientOf = (nodes: ReadonlyArray<Node>) => Redlock.make({ nodes: addrsOf(nodes), commandTimeout: "1 second" })
 

@@ -2,14 +2,14 @@
  * N Redis servers for tests, each behind a proxy, a bare client to look at each, and what the conformance suite wants to
  * know of the backend.
  */
-import type { LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { Redlock } from "@dlock/redis"
-import { Clock, Context, Duration, Effect, Layer } from "effect"
-import { Redis } from "ioredis"
+import { Context, Effect, Layer } from "effect"
+import type { Redis } from "ioredis"
 import { proxy } from "../harness/Proxy.ts"
 import { redis } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
+import { connect } from "../redis/client.ts"
 
 /** A running server, with a driver of our own to look behind the backend's back. */
 export interface Node {
@@ -33,43 +33,7 @@ export const servers = (n: number) =>
     { concurrency: "unbounded" }
   )
 
-/** A bare driver, closed with the scope. */
-export const connect = (port: number) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const driver = new Redis({ host: "127.0.0.1", port })
-      driver.on("error", () => {})
-      return driver
-    }),
-    (driver) => Effect.sync(() => driver.disconnect())
-  )
-
 export const addrsOf = (nodes: ReadonlyArray<{ readonly server: Server }>) => nodes.map(({ server }) => server.addr)
-
-let attempts = 0
-
-/** A request as core makes them. */
-export const attempt = (key: string, ttl: Duration.Input = "30 seconds"): LockRequest => ({
-  key,
-  owner: `test/${++attempts}-${crypto.randomUUID()}`,
-  ttl: Duration.fromInputUnsafe(ttl),
-  onLost: () => {}
-})
-
-/** How long something takes, in milliseconds. */
-export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const before = yield* Clock.monotonicTimeNanos
-    const value = yield* effect
-    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
-  })
-
-/** Asks until it is so. */
-export const until = (condition: () => Promise<boolean>) =>
-  Effect.promise(condition).pipe(
-    Effect.flatMap((met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), Effect.fail("not yet"))),
-    Effect.eventually
-  )
 
 /** How many servers have a value under a key. */
 export const countOf = (nodes: ReadonlyArray<Node>, key: string, value: string) =>
