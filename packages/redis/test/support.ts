@@ -22,6 +22,7 @@ export const refusal = (message: string): Outcome => ({
 export const setup = (answer: (sent: Sent, index: number) => Outcome) => {
   let nanos = 1_000_000_000_000n
   const sent: Array<Sent> = []
+  let wire: object | undefined
   const waits = new Set<{ readonly expire: () => void }>()
   const queue = new Queue(
     (command, args, onReply) => {
@@ -41,6 +42,7 @@ export const setup = (answer: (sent: Sent, index: number) => Outcome) => {
   const connection: Connection = {
     connect: Effect.void,
     ready: Effect.void,
+    wire: () => wire,
     epoch: () => 1,
     now: () => nanos,
     send: () => Effect.die("not here"),
@@ -49,6 +51,10 @@ export const setup = (answer: (sent: Sent, index: number) => Outcome) => {
   return {
     sent,
     connection,
+    /** From now on everything goes another way, which is known. */
+    rewire: () => {
+      wire = {}
+    },
     /** What has not been answered yet is late. */
     expire: () => {
       for (const wait of waits) wait.expire()

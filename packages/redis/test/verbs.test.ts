@@ -18,7 +18,7 @@ const notConnected: Outcome = { _tag: "NotConnected", cause: new Error("connect 
 const ahead = 3_600_000_000
 
 const setup = (...outcomes: ReadonlyArray<Outcome>) => {
-  const { connection, expire, pass, sent } = support.setup((_, i) =>
+  const { connection, expire, pass, rewire, sent } = support.setup((_, i) =>
     outcomes[i] ?? assert.fail("more was sent than expected")
   )
   const attempts = RedisAttempts.make("app:", Duration.seconds(5))
@@ -27,6 +27,7 @@ const setup = (...outcomes: ReadonlyArray<Outcome>) => {
     sent,
     expire,
     pass,
+    rewire,
     attempt: attempts.begin(request),
     verbs: RedisVerbs.make(connection, scripts, { isCluster: false, channel: "c", clockAhead: ahead })
   }
@@ -167,6 +168,34 @@ describe("giving back", () => {
       yield* Fiber.join(taking)
       assert.isFalse(yield* verbs.giveBack(attempt))
       assert.strictEqual(sent[1]?.args.at(-1), `${validUntil}`)
+    }))
+
+  for (const isSame of [true, false]) {
+    it.live(`${isSame ? "voids nothing" : "voids it"} when it goes ${isSame ? "the same" : "another"} way`, () =>
+      Effect.gen(function*() {
+        const { attempt, expire, rewire, sent, verbs } = setup("silence", { reply: 0 })
+        rewire()
+        const taking = yield* Effect.forkChild(Effect.flip(verbs.take(attempt)), { startImmediately: true })
+        yield* settle
+        expire()
+        yield* Fiber.join(taking)
+        if (!isSame) rewire()
+        yield* verbs.giveBack(attempt)
+        assert.strictEqual(sent[1]?.args.at(-1), isSame ? "0" : `${validUntil}`)
+      }))
+  }
+
+  it.live("keeps what the server did not know, or refused, from being sent after it", () =>
+    Effect.gen(function*() {
+      for (const refused of [refusal("NOSCRIPT No matching script."), refusal("OOM")]) {
+        const { attempt, sent, verbs } = setup(refused, { reply: 0 })
+        const taking = yield* Effect.forkChild(Effect.exit(verbs.take(attempt)), { startImmediately: true })
+        yield* Effect.promise(() => new Promise<void>((resolve) => process.nextTick(resolve)))
+        assert.strictEqual(sent.length, 1)
+        yield* verbs.giveBack(attempt)
+        yield* Fiber.join(taking)
+        assert.deepStrictEqual(sent.map(({ args }) => args[0]), [scripts.acquire.sha1, scripts.release.sha1])
+      }
     }))
 
   it.live("voids what was lost on the way, also if the next request was answered", () =>

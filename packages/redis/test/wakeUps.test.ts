@@ -16,6 +16,7 @@ const setup = Effect.gen(function*() {
   const connection: Connection = {
     connect: Effect.void,
     ready: Effect.void,
+    wire: () => undefined,
     epoch: () => 1,
     now: () => 0n,
     call: () => assert.fail("no script is called"),

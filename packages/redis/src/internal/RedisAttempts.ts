@@ -9,8 +9,18 @@
 import type { LockRequest } from "@dlock/core"
 import * as Duration from "effect/Duration"
 
+/** Requests to take a key. */
+export interface Unanswered {
+  /** How many times the server was asked and has not answered. */
+  unanswered: number
+  /** The way that the first of these requests went. */
+  wire: object | undefined
+  /** Until when one of these requests is valid, in µs of the server's clock. */
+  validUntil: number
+}
+
 /** One attempt. Ten thousand of them may be held at a time, so that what can be derived is not kept. */
-export interface Attempt {
+export interface Attempt extends Unanswered {
   readonly owner: string
   /** The lock itself, with what stands before it. */
   readonly key: string
@@ -22,13 +32,27 @@ export interface Attempt {
   wasSent: boolean
   /** The token, once it is known, until the key is known to be somebody else's. */
   token: bigint | undefined
-  /** How many times the server was asked and has not answered. */
-  unanswered: number
-  /** Until when one of these requests is valid, in µs of the server's clock. */
-  validUntil: number
   /** Whether it was given back: nothing is asked for any more. */
   isOver: boolean
 }
+
+/** A request is written. */
+export const asked = (attempt: Unanswered, wire: object | undefined, validUntil: number): void => {
+  if (attempt.unanswered++ === 0) attempt.wire = wire
+  attempt.validUntil = Math.max(attempt.validUntil, validUntil)
+}
+
+/** A request was answered. */
+export const answered = (attempt: Unanswered): void => {
+  if (--attempt.unanswered === 0) attempt.wire = undefined
+}
+
+/**
+ * Until when a mark is needed for requests that were not answered, as the scripts take it: none for those that go the same
+ * way as the give-back, because the server reads them first.
+ */
+export const markUntil = ({ unanswered, validUntil, wire }: Unanswered, giveBackWire: object | undefined): string =>
+  unanswered === 0 || (wire !== undefined && wire === giveBackWire) ? "0" : `${validUntil}`
 
 /** The attempts of a backend. */
 export interface Attempts {
@@ -59,6 +83,7 @@ export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Atte
       wasSent: false,
       token: undefined,
       unanswered: 0,
+      wire: undefined,
       validUntil: 0,
       isOver: false
     }

@@ -46,6 +46,11 @@ export interface Connection {
   readonly send: (request: Request) => Effect.Effect<Answer, Failure>
   /** Calls a script, at the end of this turn. `limit`: how long to wait for the answer, in ms. */
   readonly call: (call: Call, limit: number, onDone: (outcome: Outcome) => void) => Pending
+  /**
+   * What is written now goes this way, and what went the same way was read before it. `undefined`: nobody knows, because
+   * there are several ways, or because the driver sends again by itself.
+   */
+  readonly wire: () => object | undefined
   /** How many times it was opened. */
   readonly epoch: () => number
   /** `Clock.monotonicTimeNanos` */
@@ -206,6 +211,7 @@ const connection = Effect.fnUntraced(function*(
     ready: Effect.andThen(start, untilReady),
     send,
     call: (call, limit, onDone) => queue.call(call, limit, onDone),
+    wire: () => own && "stream" in driver ? driver.stream : undefined,
     epoch: () => epoch,
     now
   }

@@ -168,13 +168,27 @@ export class Queue {
         const end = list.at(-1)
         batch.forEach((pending, i) => this.settle(pending, { _tag: "Answered", reply: list[i], end, sentAt }, isOnly))
       } else if (!isWhole && isNoScript(failure)) {
-        this.write(batch, sentAt, true, isOnly)
+        this.write(this.stillWanted(batch, failure, isOnly), sentAt, true, isOnly)
       } else if (batch.length > 1 && isAnswer(failure)) {
         // What the server refuses, it may refuse because of one of the keys.
-        this.together(() => batch.forEach((pending) => this.write([pending], sentAt, false, isOnly)))
+        const wanted = this.stillWanted(batch, failure, isOnly)
+        this.together(() => wanted.forEach((pending) => this.write([pending], sentAt, false, isOnly)))
       } else {
         for (const pending of batch) this.settle(pending, failure, isOnly)
       }
+    })
+  }
+
+  /** A give-back may have gone out meanwhile, and nothing is sent after it. */
+  private stillWanted(
+    batch: ReadonlyArray<Pending>,
+    failure: Failure,
+    isOnly: boolean
+  ): ReadonlyArray<Pending> {
+    return batch.filter((pending) => {
+      const isWanted = pending.call.isWanted?.() !== false
+      if (!isWanted) this.settle(pending, failure, isOnly)
+      return isWanted
     })
   }
 

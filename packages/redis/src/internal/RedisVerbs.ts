@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type { Attempt } from "./RedisAttempts.ts"
+import { answered, asked, markUntil } from "./RedisAttempts.ts"
 import * as RedisCall from "./RedisCall.ts"
 import type { Connection } from "./RedisClient.ts"
 import { fence, fenceInSlot, keysOf } from "./RedisKeys.ts"
@@ -109,13 +110,10 @@ export const make = (client: Connection, scripts: Scripts, settings: Settings): 
       args: (sentAt) => {
         const validUntil = Math.ceil(micros(sentAt) + attempt.limit * 1000 + ahead + slackMicros)
         attempt.wasSent = true
-        attempt.unanswered++
-        attempt.validUntil = Math.max(attempt.validUntil, validUntil)
+        asked(attempt, client.wire(), validUntil)
         return [attempt.owner, ttlOf(attempt), `${validUntil}`, ticket]
       },
-      onAnswer: () => {
-        attempt.unanswered--
-      },
+      onAnswer: () => answered(attempt),
       read: (answer) => readTaken(attempt, ticket, stale, answer)
     })
   }
@@ -187,7 +185,7 @@ export const make = (client: Connection, scripts: Scripts, settings: Settings): 
       verb: releasing,
       keys: keysFor(attempt),
       limit: attempt.limit,
-      args: () => [attempt.owner, attempt.unanswered === 0 ? "0" : `${attempt.validUntil}`],
+      args: () => [attempt.owner, markUntil(attempt, client.wire())],
       read: ({ reply }) => reply === 0 || reply === 1 ? Effect.succeed(reply === 1) : unexpected("release", reply)
     })
   }

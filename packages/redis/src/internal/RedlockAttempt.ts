@@ -7,12 +7,13 @@
 import type { LockRequest } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import type * as Latch from "effect/Latch"
+import type { Unanswered } from "./RedisAttempts.ts"
 import { baseOf } from "./RedisKeys.ts"
 import type { RedlockNode } from "./RedlockNode.ts"
 import { fenceMillis } from "./RedlockScripts.ts"
 
 /** What one server was asked in one round. */
-export interface Asked {
+export interface Asked extends Unanswered {
   /** The KEYS of `take`. */
   readonly keys: readonly [lock: string, fence: string, voidMark: string]
   readonly channel: string
@@ -20,10 +21,6 @@ export interface Asked {
   mayHold: boolean
   /** Whether an answer came too late to be heard, or never. */
   isDoubtful: boolean
-  /** How many times it was asked for the key and has not answered. */
-  unanswered: number
-  /** Until when one of these requests is valid, in µs of the server's clock. */
-  validUntil: number
   /** Whether it is asked again and again to take the give-back. */
   isReminded: boolean
 }
@@ -119,6 +116,7 @@ export const nextClaim = (
         mayHold: false,
         isDoubtful: false,
         unanswered: 0,
+        wire: undefined,
         validUntil: 0,
         isReminded: false
       }

@@ -55,7 +55,10 @@ export const make = (label: string, client: RedisClient, keyPrefix: string): Red
     keyPrefix: client.keyPrefix + keyPrefix,
     ask: (call, limit, onOutcome) => {
       client.call(call, limit, (outcome) => {
-        seemsUp = outcome._tag === "Answered" || (outcome._tag === "Failed" && RedisError.isAnswer(outcome.cause))
+        // What was not sent shows nothing.
+        if (call.isWanted?.() !== false || outcome._tag === "Answered") {
+          seemsUp = outcome._tag === "Answered" || (outcome._tag === "Failed" && RedisError.isAnswer(outcome.cause))
+        }
         onOutcome(outcome)
       })
     },

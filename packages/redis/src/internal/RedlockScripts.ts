@@ -20,7 +20,8 @@ export const Held = { ours: 1, absent: 0, other: -1 } as const
 const script = (source: string): Script => ({ source, sha1: Crypto.createHash("sha1").update(source).digest("hex") })
 
 /**
- * Takes the key if it is free; prolongs it if it is ours.
+ * Takes the key if it is free; prolongs it if it is ours. Begins with what one lock needs that nobody else wants, and with
+ * nothing that costs.
  *
  * KEYS, for each: lock, fence, void mark. ARGV, for each: value, ttl in ms, life of the token in ms, the time in µs after
  * which this request is not valid any more, the least token.
@@ -29,7 +30,19 @@ const script = (source: string): Script => ({ source, sha1: Crypto.createHash("s
  * server's time in µs.
  */
 export const take = script(`
-local time = redis.call('TIME')
+local call, keys, argv = redis.call, KEYS, ARGV
+local time = call('TIME')
+if #keys == 3 then
+  local now, till, least = time[1] .. string.sub('00000', #time[2]) .. time[2], argv[4], argv[5]
+  if #now == #till and now <= till and call('EXISTS', keys[1], keys[3]) == 0 then
+    local last = call('GET', keys[2])
+    if not last or #last == #least and last < least then
+      call('SET', keys[2], least, 'PX', argv[3])
+      call('SET', keys[1], argv[1], 'PX', argv[2])
+      return least
+    end
+  end
+end
 local now = time[1] * 1000000 + time[2]
 local function take(K, fence, void, value, ttl, fencePx, till, least)
   if now > tonumber(till) then return ${Code.stale} end
@@ -94,6 +107,13 @@ return answers
  * valid (0: there is none), the channel. Answers 1 for each key that was ours.
  */
 export const release = script(`
+local call, keys, argv = redis.call, KEYS, ARGV
+if #keys == 2 and argv[2] == '0' then
+  if call('GET', keys[1]) ~= argv[1] then return 0 end
+  call('DEL', keys[1])
+  redis.pcall('PUBLISH', argv[3], keys[1])
+  return 1
+end
 local answers = {}
 for i = 1, #KEYS / 2 do
   local K, void = KEYS[2 * i - 1], KEYS[2 * i]

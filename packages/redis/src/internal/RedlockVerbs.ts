@@ -3,6 +3,7 @@
  */
 import type { LockBackendError } from "@dlock/core"
 import * as Exit from "effect/Exit"
+import * as RedisAttempts from "./RedisAttempts.ts"
 import * as RedisError from "./RedisError.ts"
 import type { Call, Verb } from "./RedisQueue.ts"
 import type { Script } from "./RedisScripts.ts"
@@ -70,13 +71,10 @@ export const take = (
       const ahead = node.clockAhead ?? wish.clockAhead
       const validUntil = Math.ceil(micros(sentAt) + claim.limit * 1000 + ahead + slack)
       asked.mayHold = true
-      asked.unanswered++
-      asked.validUntil = Math.max(asked.validUntil, validUntil)
+      RedisAttempts.asked(asked, node.client.wire(), validUntil)
       return [claim.value, `${wish.ttlMillis}`, claim.fenceMillis, `${validUntil}`, `${wish.least}`]
     },
-    onAnswer: () => {
-      asked.unanswered--
-    }
+    onAnswer: () => RedisAttempts.answered(asked)
   }
   const away = (error: LockBackendError) => {
     onFailure(error)
@@ -149,7 +147,7 @@ export const release = (
   const call: Call = {
     verb: releasing,
     keys: [lock, voidMark],
-    args: () => [claim.value, asked.unanswered === 0 ? "0" : `${asked.validUntil}`, asked.channel]
+    args: () => [claim.value, RedisAttempts.markUntil(asked, node.client.wire()), asked.channel]
   }
   node.ask(call, claim.limit, (outcome) => {
     if (outcome._tag !== "Answered") return onExit(Exit.fail(toError("release", node.label, outcome)))
