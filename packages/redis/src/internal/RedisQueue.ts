@@ -153,14 +153,12 @@ export class Queue {
   private write(batch: ReadonlyArray<Pending>, sentAt: bigint, isWhole = false, wasOnly = true): void {
     const verb = batch[0]?.call.verb
     if (verb === undefined) return
-    const { script } = verb
-    const keys = [...verb.keys]
-    const args = [...verb.args]
-    for (const pending of batch) {
-      keys.push(...pending.call.keys)
-      args.push(...pending.args)
-    }
-    const words = [isWhole ? script.source : script.sha1, `${keys.length}`, ...keys, ...args]
+    const { args, keys, script } = verb
+    const words = [isWhole ? script.source : script.sha1, "", ...keys]
+    for (const { call } of batch) words.push(...call.keys)
+    words[1] = `${words.length - 2}`
+    words.push(...args)
+    for (const pending of batch) words.push(...pending.args)
     this.post(isWhole ? "eval" : "evalsha", words, (failure, reply, isOnce) => {
       const isOnly = wasOnly && isOnce
       if (failure === undefined) {

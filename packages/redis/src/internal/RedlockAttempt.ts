@@ -14,6 +14,7 @@ import { fenceMillis } from "./RedlockScripts.ts"
 
 /** What one server was asked in one round. */
 export interface Asked extends Unanswered {
+  readonly node: RedlockNode
   /** The KEYS of `take`. */
   readonly keys: readonly [lock: string, fence: string, voidMark: string]
   readonly channel: string
@@ -32,8 +33,8 @@ export interface Claim {
   readonly nodes: ReadonlyArray<Asked>
   /** How long the lease lives, as it is really asked for. */
   readonly ttlMillis: number
-  /** How long its token lives, as the scripts take it. */
-  readonly fenceMillis: string
+  /** How long it and its token live, as the scripts take it. */
+  readonly lives: readonly [ttl: string, fence: string]
   /** How long to wait for the answer of one server, in ms. */
   readonly limit: number
   /** The token, once this round has a majority. */
@@ -111,6 +112,7 @@ export const nextClaim = (
       const lock = lockOn(node, key)
       const base = baseOf(lock)
       return {
+        node,
         keys: [lock, `${base}fence`, `${base}void/${value}`],
         channel: channelOf(lock),
         mayHold: false,
@@ -122,7 +124,7 @@ export const nextClaim = (
       }
     }),
     ttlMillis,
-    fenceMillis: `${ttlMillis + fenceMillis}`,
+    lives: [`${ttlMillis}`, `${ttlMillis + fenceMillis}`],
     limit: Duration.toMillis(nodeTimeout(ttl)),
     token: undefined,
     isOver: false

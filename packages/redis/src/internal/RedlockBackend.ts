@@ -5,6 +5,7 @@ import type { LockBackend, LockBackendError } from "@dlock/core"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -116,7 +117,8 @@ export const make = Effect.fnUntraced(function*(
           attempts.leave(attempt)
           return Effect.succeed(false)
         }
-        return Effect.onExit(rounds.giveBack(claim), () => Effect.sync(() => attempts.leave(attempt)))
+        return Effect.onExit(rounds.giveBack(claim), (exit) =>
+          Effect.sync(() => Exit.isSuccess(exit) ? attempts.end(request) : attempts.leave(attempt)))
       })
   }
 })

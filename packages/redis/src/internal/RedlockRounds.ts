@@ -8,13 +8,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type { Claim } from "./RedlockAttempt.ts"
+import type { Asked, Claim } from "./RedlockAttempt.ts"
 import type { RedlockNode } from "./RedlockNode.ts"
 import { backendError } from "./RedlockNode.ts"
 import type { Rules, Step, TakeVote } from "./RedlockQuorum.ts"
 import { ballot, tally, verdict } from "./RedlockQuorum.ts"
 import { remind } from "./RedlockReminder.ts"
-import type { HoldVote, Place, Wish } from "./RedlockVerbs.ts"
+import type { HoldVote, Wish } from "./RedlockVerbs.ts"
 import * as RedlockVerbs from "./RedlockVerbs.ts"
 import { micros } from "./RedlockVerbs.ts"
 
@@ -62,26 +62,19 @@ export const make = Effect.fnUntraced(function*(
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const majority = rules.majority(nodes.length)
 
-  const placesOf = (claim: Claim): ReadonlyArray<Place> =>
-    claim.nodes.flatMap((asked, i) => {
-      const node = nodes[i]
-      return node === undefined ? [] : [{ claim, node, asked }]
-    })
-
   /** What to ask for at that time: tokens from the latest time on that any of the servers' clocks shows. */
-  const wishAt = (time: bigint, ttlMillis: number): Wish => {
-    const ahead = nodes.flatMap((node) => node.clockAhead === undefined ? [] : [node.clockAhead])
-    const clockAhead = Math.max(...ahead)
-    return { least: BigInt(Math.ceil(micros(time) + clockAhead)), ttlMillis, clockAhead }
+  const wishAt = (time: bigint, ttl: string): Wish => {
+    let clockAhead = Number.NEGATIVE_INFINITY
+    for (const node of nodes) clockAhead = Math.max(clockAhead, node.clockAhead ?? clockAhead)
+    return { least: `${Math.ceil(micros(time) + clockAhead)}`, ttl, clockAhead }
   }
 
   const take: Rounds["take"] = (claim, leader) =>
     Effect.callback((resume) => {
       const startedAt = now()
       const ttl = Duration.millis(claim.ttlMillis)
-      const places = placesOf(claim)
       const round = ballot(nodes.length, startedAt, Duration.toNanosUnsafe(ttl), rules)
-      const wish = wishAt(startedAt, claim.ttlMillis)
+      const wish = wishAt(startedAt, claim.lives[0])
       const failures: Array<LockBackendError> = []
       const onFailure = (error: LockBackendError) => {
         failures.push(error)
@@ -89,9 +82,9 @@ export const make = Effect.fnUntraced(function*(
       const fail = (error: LockBackendError) => resume(Effect.succeed({ _tag: "Failed", error }))
 
       const raise = (i: number, token: bigint) => {
-        const place = places[i]
-        if (place === undefined) return
-        RedlockVerbs.hold(place, token, onFailure, (vote) => {
+        const asked = claim.nodes[i]
+        if (asked === undefined) return
+        RedlockVerbs.hold(claim, asked, token, onFailure, (vote) => {
           follow(round.raise(i, vote === "ours" ? "yes" : vote === "away" ? "away" : "no", now()))
         })
       }
@@ -113,13 +106,14 @@ export const make = Effect.fnUntraced(function*(
           case "Open":
         }
       }
-      const ask = (place: Place, onVote: (vote: TakeVote) => void) => RedlockVerbs.take(place, wish, onFailure, onVote)
+      const ask = (asked: Asked, onVote: (vote: TakeVote) => void) =>
+        RedlockVerbs.take(claim, asked, wish, onFailure, onVote)
       const askAll = (except?: number) =>
-        places.forEach((place, i) => {
-          if (i !== except) ask(place, (vote) => follow(round.take(i, vote, now())))
+        claim.nodes.forEach((asked, i) => {
+          if (i !== except) ask(asked, (vote) => follow(round.take(i, vote, now())))
         })
 
-      const first = leader === undefined ? undefined : places[leader]
+      const first = leader === undefined ? undefined : claim.nodes[leader]
       if (leader === undefined || first === undefined) return askAll()
       ask(first, (vote) => {
         if (vote._tag === "Held") {
@@ -139,14 +133,14 @@ export const make = Effect.fnUntraced(function*(
       const failures: Array<LockBackendError> = []
       let isRenewed = false
       /** Servers that lost the key, for they were restarted, or were away when the others gave it to us. */
-      let absent: Array<Place> = []
+      let absent: Array<Asked> = []
 
       // Only where a majority has just said that it holds the key: so nobody else can have one.
       const restore = () => {
         const left = Math.floor(claim.ttlMillis - Number(now() - startedAt) / 1e6)
-        const { clockAhead } = wishAt(startedAt, left)
-        for (const place of left < 1 ? [] : absent) {
-          RedlockVerbs.take(place, { least: token, ttlMillis: left, clockAhead }, ignore, ignore)
+        const wish = { ...wishAt(startedAt, `${left}`), least: `${token}` }
+        for (const asked of left < 1 ? [] : absent) {
+          RedlockVerbs.take(claim, asked, wish, ignore, ignore)
         }
         absent = []
       }
@@ -163,14 +157,14 @@ export const make = Effect.fnUntraced(function*(
             resume(Effect.succeedSome({ validFrom: startedAt, ttl: Duration.millis(claim.ttlMillis) }))
         }
       }
-      const hear = (i: number, place: Place, vote: HoldVote) => {
+      const hear = (i: number, asked: Asked, vote: HoldVote) => {
         votes.vote(i, vote === "ours" ? "yes" : vote === "away" ? "away" : "no")
-        if (vote === "absent") absent.push(place)
+        if (vote === "absent") absent.push(asked)
         if (!isRenewed) conclude()
         if (isRenewed) restore()
       }
-      placesOf(claim).forEach((place, i) => {
-        RedlockVerbs.hold(place, token, (error) => failures.push(error), (vote) => hear(i, place, vote))
+      claim.nodes.forEach((asked, i) => {
+        RedlockVerbs.hold(claim, asked, token, (error) => failures.push(error), (vote) => hear(i, asked, vote))
       })
     })
 
@@ -189,9 +183,8 @@ export const make = Effect.fnUntraced(function*(
         if (votes.yes() + votes.no() >= majority) return resume(Effect.succeed(true))
         if (votes.pending() === 0) resume(Effect.fail(failureOf("release", nodes.length, failures)))
       }
-      const send = (place: Place, i: number) => {
-        const { asked } = place
-        RedlockVerbs.release(place, (exit) => {
+      const send = (asked: Asked, i: number) => {
+        RedlockVerbs.release(claim, asked, (exit) => {
           if (Exit.isSuccess(exit)) {
             votes.vote(i, exit.value ? "yes" : "no")
             return conclude()
@@ -201,16 +194,15 @@ export const make = Effect.fnUntraced(function*(
           conclude()
           if (asked.isReminded) return
           asked.isReminded = true
-          const released = Effect.callback<boolean, LockBackendError>((resume) => RedlockVerbs.release(place, resume))
+          const released = Effect.callback<boolean, LockBackendError>((resume) =>
+            RedlockVerbs.release(claim, asked, resume)
+          )
           fork(Effect.forkIn(remind(released, now, until), scope))
         })
       }
-      const places = placesOf(claim)
-      places.forEach(({ asked }, i) => {
-        if (!asked.mayHold) votes.vote(i, "no")
-      })
-      places.forEach((place, i) => {
-        if (place.asked.mayHold) send(place, i)
+      claim.nodes.forEach((asked, i) => {
+        if (asked.mayHold) send(asked, i)
+        else votes.vote(i, "no")
       })
       conclude()
     })

@@ -8,22 +8,14 @@ import * as RedisError from "./RedisError.ts"
 import type { Call, Verb } from "./RedisQueue.ts"
 import type { Script } from "./RedisScripts.ts"
 import type { Asked, Claim } from "./RedlockAttempt.ts"
-import type { RedlockNode } from "./RedlockNode.ts"
 import { backendError, toError } from "./RedlockNode.ts"
 import type { TakeVote } from "./RedlockQuorum.ts"
 import * as RedlockScripts from "./RedlockScripts.ts"
 
-/** A server, and what this claim has asked of it. */
-export interface Place {
-  readonly claim: Claim
-  readonly node: RedlockNode
-  readonly asked: Asked
-}
-
-/** What is asked for: from which token on, and for how long. */
+/** What is asked for: from which token on, and for how many milliseconds, as the scripts take it. */
 export interface Wish {
-  readonly least: bigint
-  readonly ttlMillis: number
+  readonly least: string
+  readonly ttl: string
   /** The server's clock minus our monotonic one in µs, as long as it is not known. */
   readonly clockAhead: number
 }
@@ -56,13 +48,14 @@ const isToken = (reply: unknown): reply is string => typeof reply === "string" &
 
 /** Asks for the key. */
 export const take = (
-  place: Place,
+  claim: Claim,
+  asked: Asked,
   wish: Wish,
   onFailure: OnFailure,
   onVote: (vote: TakeVote) => void,
   stale = 0
 ): void => {
-  const { asked, claim, node } = place
+  const { node } = asked
   const call: Call = {
     verb: taking,
     keys: asked.keys,
@@ -72,7 +65,7 @@ export const take = (
       const validUntil = Math.ceil(micros(sentAt) + claim.limit * 1000 + ahead + slack)
       asked.mayHold = true
       RedisAttempts.asked(asked, node.client.wire(), validUntil)
-      return [claim.value, `${wish.ttlMillis}`, claim.fenceMillis, `${validUntil}`, `${wish.least}`]
+      return [claim.value, wish.ttl, claim.lives[1], `${validUntil}`, wish.least]
     },
     onAnswer: () => RedisAttempts.answered(asked)
   }
@@ -99,7 +92,7 @@ export const take = (
       case RedlockScripts.Code.stale:
         if (typeof end === "number") node.clockAhead = end - micros(sentAt)
         return stale < maxStale
-          ? take(place, wish, onFailure, onVote, stale + 1)
+          ? take(claim, asked, wish, onFailure, onVote, stale + 1)
           : protocol("the server's clock jumps")
       default:
         return protocol(`unexpected answer ${JSON.stringify(reply)}`)
@@ -109,17 +102,18 @@ export const take = (
 
 /** Prolongs the key if it is ours, and raises its token to ours. */
 export const hold = (
-  { asked, claim, node }: Place,
+  claim: Claim,
+  asked: Asked,
   token: bigint,
   onFailure: OnFailure,
   onVote: (vote: HoldVote) => void
 ): void => {
-  const [lock, fence] = asked.keys
+  const { keys: [lock, fence], node } = asked
   const call: Call = {
     verb: holding,
     keys: [lock, fence],
     isWanted: () => !claim.isOver,
-    args: () => [claim.value, `${claim.ttlMillis}`, claim.fenceMillis, `${token}`]
+    args: () => [claim.value, ...claim.lives, `${token}`]
   }
   node.ask(call, claim.limit, (outcome) => {
     if (outcome._tag !== "Answered") {
@@ -140,10 +134,11 @@ export const hold = (
 
 /** Gives the key back, and voids requests for it that are still under way; answers whether it was ours. */
 export const release = (
-  { asked, claim, node }: Place,
+  claim: Claim,
+  asked: Asked,
   onExit: (exit: Exit.Exit<boolean, LockBackendError>) => void
 ): void => {
-  const [lock, , voidMark] = asked.keys
+  const { keys: [lock, , voidMark], node } = asked
   const call: Call = {
     verb: releasing,
     keys: [lock, voidMark],

@@ -40,22 +40,25 @@ const afterFailure = (failures: number) =>
   Effect.flatMap(Random.next, (part) => Effect.sleep((1 + part) * Math.min(25 * 2 ** failures, 200)))
 
 /** Asks once; what came of an attempt that failed is given back before anything else is done for it. */
-const round = Effect.fnUntraced(function*({ nextClaim, rounds }: Means, attempt: Attempt, leader?: number) {
-  if (attempt.isOver) return yield* givenBack
-  // An attempt that was granted is asked for again under the same value.
-  const held = attempt.claim?.token !== undefined && !attempt.claim.isOver ? attempt.claim : undefined
-  const claim = held ?? nextClaim(attempt)
-  const taken = yield* rounds.take(claim, leader)
-  // Interrupted here, the claim is the attempt's, and is given back with it.
-  if (attempt.isOver) return yield* givenBack
-  if (taken._tag !== "Granted") yield* Effect.ignore(rounds.giveBack(claim))
-  return taken
-})
+const round = (
+  { nextClaim, rounds }: Means,
+  attempt: Attempt,
+  leader?: number
+): Effect.Effect<Taken, LockBackendError> =>
+  Effect.suspend(() => {
+    if (attempt.isOver) return Effect.fail(givenBack)
+    // An attempt that was granted is asked for again under the same value.
+    const held = attempt.claim?.token !== undefined && !attempt.claim.isOver ? attempt.claim : undefined
+    const claim = held ?? nextClaim(attempt)
+    return Effect.flatMap(rounds.take(claim, leader), (taken): Effect.Effect<Taken, LockBackendError> => {
+      // Interrupted here, the claim is the attempt's, and is given back with it.
+      if (attempt.isOver) return Effect.fail(givenBack)
+      return taken._tag === "Granted" ? Effect.succeed(taken) : Effect.as(Effect.ignore(rounds.giveBack(claim)), taken)
+    })
+  })
 
-/** Asks again as long as too few servers can be reached, within the limit. */
-const reach = Effect.fnUntraced(function*(means: Means, attempt: Attempt, leader?: number) {
-  const until = means.now() + Duration.toNanosUnsafe(means.limit(attempt))
-  let taken: Taken = yield* round(means, attempt, leader)
+const again = Effect.fnUntraced(function*(means: Means, attempt: Attempt, until: bigint, first: Taken) {
+  let taken = first
   for (let failures = 0; taken._tag === "Failed"; failures++) {
     if (means.now() >= until || (taken.error.reason !== "Unreachable" && taken.error.reason !== "Timeout")) {
       return yield* taken.error
@@ -65,6 +68,14 @@ const reach = Effect.fnUntraced(function*(means: Means, attempt: Attempt, leader
   }
   return taken
 })
+
+/** Asks again as long as too few servers can be reached, within the limit. */
+const reach = (means: Means, attempt: Attempt, leader?: number) =>
+  Effect.suspend(() => {
+    const until = means.now() + Duration.toNanosUnsafe(means.limit(attempt))
+    return Effect.flatMap(round(means, attempt, leader), (taken) =>
+      taken._tag === "Failed" ? again(means, attempt, until, taken) : Effect.succeed(taken))
+  })
 
 /** Asks, and once more when those who came at the same time got in one another's way. */
 export const tryAcquire = Effect.fnUntraced(
@@ -100,18 +111,19 @@ const wait = Effect.fnUntraced(function*(means: Means, attempt: Attempt, watch: 
   return taken.grant
 })
 
+const standBy = (means: Means, attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
+  Effect.acquireUseRelease(
+    Effect.interruptible(means.notices.watch(attempt.request.key, Duration.min(patience, means.limit(attempt)))),
+    (watch) => {
+      attempt.onOver = watch.wake
+      return wait(means, attempt, watch)
+    },
+    (watch) => watch.leave
+  )
+
 /** Waits until the key is ours. */
-export const acquire = Effect.fnUntraced(
-  function*(means: Means, attempt: Attempt): Effect.fn.Return<Grant, LockBackendError> {
-    const taken = yield* reach(means, attempt)
-    if (taken._tag === "Granted") return taken.grant
-    return yield* Effect.acquireUseRelease(
-      Effect.interruptible(means.notices.watch(attempt.request.key, Duration.min(patience, means.limit(attempt)))),
-      (watch) => {
-        attempt.onOver = watch.wake
-        return wait(means, attempt, watch)
-      },
-      (watch) => watch.leave
-    )
-  }
-)
+export const acquire = (means: Means, attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
+  Effect.flatMap(
+    reach(means, attempt),
+    (taken) => taken._tag === "Granted" ? Effect.succeed(taken.grant) : standBy(means, attempt)
+  )
