@@ -40,18 +40,19 @@ const isTransient = (failure: Failure): boolean =>
 
 const millisNow = (client: Connection): number => Number(client.now()) / 1e6
 
+/** `until`: how long it is tried, in ms; by default as long as this call may take. */
 const once = <A>(
   client: Connection,
   asking: Asking<A>,
   limit: number,
-  orElse: (failure: Failure) => Effect.Effect<A, LockBackendError>
+  until?: number
 ): Effect.Effect<A, LockBackendError> =>
   Effect.callback((resume) => {
     const pending = client.call(asking, limit, (outcome) =>
       resume(
         outcome._tag === "Answered"
           ? Effect.suspend(() => asking.read(outcome))
-          : orElse(outcome)
+          : again(client, asking, until ?? pending.at, outcome)
       ))
     return Effect.sync(() => pending.abandon())
   })
@@ -72,13 +73,10 @@ const again = <A>(
     const opened = yield* Effect.result(Effect.timeoutOption(client.ready, Duration.millis(left)))
     if (Result.isFailure(opened)) return yield* Effect.fail(toError(asking.operation, opened.failure))
     if (Option.isNone(opened.success)) return yield* failed
-    return yield* once(client, asking, until - millisNow(client), (failure) => again(client, asking, until, failure))
+    return yield* once(client, asking, until - millisNow(client), until)
   })
 }
 
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */
 export const run = <A>(client: Connection, asking: Asking<A>): Effect.Effect<A, LockBackendError> =>
-  Effect.suspend(() => {
-    const until = millisNow(client) + asking.limit
-    return once(client, asking, asking.limit, (failure) => again(client, asking, until, failure))
-  })
+  once(client, asking, asking.limit)

@@ -50,14 +50,12 @@ const line = (verbs: Verbs, wakeUps: WakeUps, attempt: Attempt): Effect.Effect<G
 
 /**
  * Waits until the key is ours. As long as nobody of this process ever waited there is no subscription, so the key is
- * first tried without a place in line.
+ * first tried without a place in line. To be called when it is to begin.
  */
-export const acquire = (verbs: Verbs, wakeUps: WakeUps, attempt: Attempt): Effect.Effect<Grant, LockBackendError> =>
-  Effect.suspend(() =>
-    wakeUps.isSubscribed()
-      ? line(verbs, wakeUps, attempt)
-      : Effect.flatMap(verbs.take(attempt), (taken) =>
-        taken._tag === "Granted"
-          ? Effect.succeed(taken.grant)
-          : Effect.andThen(wakeUps.subscribed, line(verbs, wakeUps, attempt)))
-  )
+export const acquire = (verbs: Verbs, wakeUps: WakeUps, attempt: Attempt): Effect.Effect<Grant, LockBackendError> => {
+  if (wakeUps.isSubscribed()) return line(verbs, wakeUps, attempt)
+  return Effect.flatMap(verbs.take(attempt), (taken) =>
+    taken._tag === "Granted"
+      ? Effect.succeed(taken.grant)
+      : Effect.andThen(wakeUps.subscribed, line(verbs, wakeUps, attempt)))
+}
