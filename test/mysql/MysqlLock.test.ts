@@ -377,6 +377,23 @@ for (const flavour of flavours) {
             }
           }))
 
+        it.effect("a server that prepares no more statements is asked by texts", () =>
+          Effect.gen(function*() {
+            const { bare, server } = yield* MysqlServer
+            const [limit] = yield* rows(bare, "SELECT @@global.max_prepared_stmt_count")
+            yield* rows(bare, "SET GLOBAL max_prepared_stmt_count = 0")
+            const backend = yield* MysqlLock.make(optionsFor(server))
+            const [holder, waiter] = [attempt(freshKey()), attempt(freshKey())]
+            expectSome(yield* backend.tryAcquire(holder), "free")
+            yield* value(bare, `SELECT GET_LOCK('${waiter.key}', 0)`)
+            const waiting = yield* lineUp(bare, backend, waiter)
+            yield* value(bare, `SELECT RELEASE_LOCK('${waiter.key}')`)
+            yield* Fiber.join(waiting)
+            yield* rows(bare, `SET GLOBAL max_prepared_stmt_count = ${limit?.[0]}`)
+            assert.isTrue(yield* backend.release(holder))
+            assert.isTrue(yield* backend.release(waiter))
+          }))
+
         it.effect("a pool of the caller's is used, is left open, and gets no connection of ours back", () =>
           Effect.gen(function*() {
             const { bare, server } = yield* MysqlServer
@@ -431,9 +448,9 @@ for (const flavour of flavours) {
             yield* MysqlLock.makeClient(pool)
           }))
 
-        it.effect("TLS is used when it is asked for, or the build fails", () =>
+        it.effect("TLS is used when it is asked for, or the build fails; a loss is pushed through it, too", () =>
           Effect.gen(function*() {
-            const { server } = yield* MysqlServer
+            const { bare, server } = yield* MysqlServer
             const error = yield* Effect.flip(MysqlLock.make({ ...optionsFor(server), tls: true }))
             assert.strictEqual(error.reason, "Rejected", "the certificate of a test server is signed by nobody")
             if (flavour.name === "MySQL") {
@@ -441,6 +458,10 @@ for (const flavour of flavours) {
               const request = attempt(freshKey())
               expectSome(yield* backend.tryAcquire(request), "free")
               assert.isTrue(yield* backend.release(request))
+              const killed = attempt(freshKey())
+              expectSome(yield* backend.tryAcquire(killed), "free")
+              yield* rows(bare, `KILL ${yield* holderOf(bare, killed.key)}`)
+              yield* until(Effect.sync(() => killed.losses.length > 0)).pipe(Effect.timeout("1 second"))
             }
           }))
       })

@@ -237,16 +237,19 @@ export const make = (): FakeServer => {
 
   const wire = (session: State): Wire => {
     let connected = true
+    const send: Wire["send"] = (sql, onAnswer) => {
+      session.statements.push(sql)
+      later(session, () => {
+        if (session.open) {
+          execute(sql, session, (exit) => later(session, () => connected && onAnswer(exit)))
+        }
+      })
+    }
     return {
       threadId: session.id,
-      send: (sql, onAnswer) => {
-        session.statements.push(sql)
-        later(session, () => {
-          if (session.open) {
-            execute(sql, session, (exit) => later(session, () => connected && onAnswer(exit)))
-          }
-        })
-      },
+      send,
+      prepares: true,
+      execute: (sql, value, onAnswer) => send(sql.replace("?", `'${value}'`), onAnswer),
       onClose: (listener) => {
         session.onEnd.push((error) => connected && listener(error))
       },

@@ -17,6 +17,11 @@ const setting = Effect.gen(function*() {
   let end: ((error: MysqlError) => void) | undefined
   const wire: Wire = {
     threadId: 7,
+    prepares: true,
+    execute: (sql, name, onAnswer) => {
+      sent.push(`${sql} of ${name}`)
+      reply = onAnswer
+    },
     send: (sql, onAnswer) => {
       sent.push(sql)
       reply = onAnswer
@@ -42,7 +47,7 @@ const setting = Effect.gen(function*() {
     sent,
     events,
     ask: (text: string, onAnswer?: (exit: Exit.Exit<string | null, MysqlError>) => void) =>
-      connection.ask({ first: text, again: `again ${text}` }, onAnswer),
+      connection.ask({ text: (again) => again ? `again ${text}` : text }, onAnswer),
     /** Answers the statement under way, and lets the next one go out. */
     answer: (...cells: ReadonlyArray<string | number | null>) =>
       Effect.andThen(
@@ -110,6 +115,38 @@ describe("MysqlConnection", () => {
       yield* refuse(3058)
       assert.strictEqual(yield* good.await, "two")
       assert.strictEqual((yield* Effect.flip(bad.await)).errno, 3058)
+    }))
+
+  it.effect("what goes out alone for the second time is a prepared statement, as long as the server prepares them", () =>
+    Effect.gen(function*() {
+      const { answer, connection, refuse, sent } = yield* setting
+      const ask = (name: string) =>
+        connection.ask({ text: () => `F('${name}')`, prepared: { sql: "SELECT F(?) AS a", name } })
+      ask("0")
+      yield* soon
+      yield* answer("")
+      ask("1")
+      yield* soon
+      yield* answer("")
+      ask("2")
+      ask("3")
+      yield* soon
+      yield* answer("", "")
+      const refused = ask("4")
+      yield* soon
+      yield* refuse(1461)
+      yield* answer("four")
+      assert.strictEqual(yield* refused.await, "four")
+      ask("5")
+      yield* soon
+      assert.deepStrictEqual(sent, [
+        "SELECT F('0') AS a",
+        "SELECT F(?) AS a of 1",
+        "SELECT F('2') AS a UNION ALL SELECT F('3')",
+        "SELECT F(?) AS a of 4",
+        "SELECT F('4') AS a",
+        "SELECT F('5') AS a"
+      ])
     }))
 
   it.effect("what was refused in company may have been done, and can not be withdrawn any more", () =>
@@ -203,7 +240,7 @@ describe("MysqlConnection", () => {
   it.effect("a patient question may take for ever", () =>
     Effect.gen(function*() {
       const { answer, connection, events } = yield* setting
-      const asked = connection.askPatiently({ first: "1", again: "1" })
+      const asked = connection.askPatiently({ text: () => "1" })
       yield* TestClock.adjust("10 days")
       assert.deepStrictEqual(events, [])
       yield* answer("1")

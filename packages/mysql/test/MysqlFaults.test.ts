@@ -172,7 +172,9 @@ describe("a connection", () => {
     Effect.gen(function*() {
       const ended: Wire = {
         threadId: 1,
+        prepares: false,
         send: () => {},
+        execute: () => {},
         onClose: (listener) => listener(notConnected("it is gone already")),
         quit: Effect.void,
         destroy: () => {}

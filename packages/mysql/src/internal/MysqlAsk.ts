@@ -27,8 +27,7 @@ export interface Entry {
   /** It was refused in company, which may be the company's fault. The server may have done what it says. */
   alone: boolean
   state: "queued" | "sent" | "settled"
-  /** What is to be sent. */
-  readonly sql: () => string
+  readonly expression: Expression
   /** Takes the answer out of its row, and tells the hook. */
   readonly settle: (exit: Exit.Exit<Answer, MysqlError>, row: number) => void
   /** Wakes who waits for the answer. */
@@ -56,7 +55,7 @@ export class Question<A> implements Ask<A>, Entry {
   readonly kind: Entry["kind"]
   alone = false
   state: Entry["state"] = "queued"
-  private readonly text: Expression
+  readonly expression: Expression
   private readonly decode: (answer: Answer, row: number) => Exit.Exit<A, MysqlError>
   private readonly hook: ((exit: Exit.Exit<A, MysqlError>) => void) | undefined
   private readonly pace: Pace
@@ -64,21 +63,17 @@ export class Question<A> implements Ask<A>, Entry {
   private waiters: Array<Waiter<A>> = []
 
   constructor(
-    text: Expression,
+    expression: Expression,
     kind: Entry["kind"],
     pace: Pace,
     decode: (answer: Answer, row: number) => Exit.Exit<A, MysqlError>,
     hook: ((exit: Exit.Exit<A, MysqlError>) => void) | undefined
   ) {
-    this.text = text
+    this.expression = expression
     this.kind = kind
     this.pace = pace
     this.decode = decode
     this.hook = hook
-  }
-
-  sql(): string {
-    return this.alone ? this.text.again : this.text.first
   }
 
   settle(exit: Exit.Exit<Answer, MysqlError>, row: number): void {

@@ -16,12 +16,18 @@ export interface Answer {
   readonly insertId: bigint
 }
 
+type OnAnswer = (exit: Exit.Exit<Answer, MysqlError>) => void
+
 /** One connection, seen as bare as possible. It answers in the order of asking. */
 export interface Wire {
   /** The session's number in the server's greeting. */
   readonly threadId: number
   /** `onAnswer` is called at most once, and not at all after `destroy`. */
-  readonly send: (sql: string, onAnswer: (exit: Exit.Exit<Answer, MysqlError>) => void) => void
+  readonly send: (sql: string, onAnswer: OnAnswer) => void
+  /** It can prepare statements. */
+  readonly prepares: boolean
+  /** As `send`, prepared when it comes for the first time; `value` stands for its `?`. */
+  readonly execute: (sql: string, value: string, onAnswer: OnAnswer) => void
   /** Called once when the other side, or the network, ended the connection. */
   readonly onClose: (listener: (error: MysqlError) => void) => void
   /** Says goodbye; completes when it was said. */
@@ -67,7 +73,9 @@ const destroy = (connection: Mysql.Connection): void => {
   }
 }
 
-const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>): Wire => {
+/** `prepares`: its options are ours, because there are none for a prepared statement. */
+const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>, prepares: boolean): Wire => {
+  const statements = new Map<string, Mysql.PrepareStatementInfo>()
   let ended: MysqlError | undefined
   let listener: (error: MysqlError) => void = noop
   const onEnd = (error: MysqlError) => {
@@ -79,24 +87,35 @@ const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>): Wire => 
   // The listener stays for good: a socket that fails after it was given up must not end the process.
   connection.on("error", (error) => onEnd(fromDriver(error)))
   connection.on("end", () => onEnd(notConnected("the server closed the connection")))
+  const fail = (error: unknown, onAnswer: OnAnswer): void => {
+    // An end that a statement learns of is not told to the connection.
+    const failure = fromDriver(error)
+    if (Predicate.hasProperty(error, "fatal") && error.fatal === true) {
+      onEnd(failure)
+    }
+    onAnswer(Exit.fail(failure))
+  }
+  const answer = (onAnswer: OnAnswer) => (error: unknown, result: unknown): void =>
+    error ? fail(error, onAnswer) : onAnswer(decode(result))
   return {
     threadId: connection.threadId,
+    prepares,
     send: (sql, onAnswer) => {
-      connection.query(
-        { sql, rowsAsArray: true, typeCast: true, nestTables: false },
-        (error: unknown, result: unknown) => {
-          if (!error) {
-            onAnswer(decode(result))
-            return
-          }
-          // An end that a statement learns of is not told to the connection.
-          const failure = fromDriver(error)
-          if (Predicate.hasProperty(error, "fatal") && error.fatal === true) {
-            onEnd(failure)
-          }
-          onAnswer(Exit.fail(failure))
+      connection.query({ sql, rowsAsArray: true, typeCast: true, nestTables: false }, answer(onAnswer))
+    },
+    execute: (sql, value, onAnswer) => {
+      const known = statements.get(sql)
+      if (known !== undefined) {
+        known.execute([value], answer(onAnswer))
+        return
+      }
+      connection.prepare(sql, (error, statement) => {
+        if (error) {
+          return fail(error, onAnswer)
         }
-      )
+        statements.set(sql, statement)
+        statement.execute([value], answer(onAnswer))
+      })
     },
     onClose: (f) => {
       listener = f
@@ -125,6 +144,7 @@ export const fromOptions = (options: ConnectOptions): Client => ({
       ...(options.password === undefined ? {} : { password: Redacted.value(options.password) }),
       ...(options.database === undefined ? {} : { database: options.database }),
       ...ssl(options.tls),
+      rowsAsArray: true,
       // The caller has a time limit of its own.
       connectTimeout: 0,
       // A waiting session may be silent for hours; this keeps the firewalls on the way awake.
@@ -139,7 +159,7 @@ export const fromOptions = (options: ConnectOptions): Client => ({
         const quit = Effect.callback<void>((resume) => {
           connection.end(() => resume(Effect.void))
         })
-        resume(Effect.succeed(wire(connection, quit)))
+        resume(Effect.succeed(wire(connection, quit, true)))
       }
     })
     return Effect.sync(() => destroy(connection))
@@ -157,7 +177,7 @@ export const fromPool = (pool: Mysql.Pool): Client => ({
       if (error) {
         resume(Effect.fail(fromDriver(error)))
       } else if (wanted) {
-        resume(Effect.succeed(wire(connection, Effect.sync(() => connection.destroy()))))
+        resume(Effect.succeed(wire(connection, Effect.sync(() => connection.destroy()), false)))
       } else {
         connection.release()
       }

@@ -12,7 +12,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import { type Ask, type Entry, type Pace, Question } from "./MysqlAsk.ts"
 import type { Answer, Wire } from "./MysqlClient.ts"
-import { closed, isEnding, type MysqlError, senseless } from "./MysqlError.ts"
+import { closed, isEnding, isUnprepared, type MysqlError, senseless } from "./MysqlError.ts"
 import { type Expression, select } from "./MysqlSql.ts"
 
 export interface Connection {
@@ -73,6 +73,9 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
   const pace: Pace = { overdue: false, patience: Duration.toNanosUnsafe(patience) }
   let ended: MysqlError | undefined
   let pumping = false
+  let { prepares } = wire
+  /** To prepare a statement is a round trip, which many a session needs for nothing. */
+  const sentBefore = new Set<string>()
   let answeredFrom = clock.monotonicTimeNanosUnsafe()
   let sentAt = 0n
   let underway: ReadonlyArray<Entry> = []
@@ -132,10 +135,17 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
       entry.state = "sent"
     })
     sentAt = clock.monotonicTimeNanosUnsafe()
-    wire.send(
-      first.kind === "statement" ? first.sql() : select(entries.map((entry) => entry.sql())),
-      (exit) => onAnswer(entries, exit)
-    )
+    const { prepared } = first.expression
+    const mayPrepare = prepares && prepared !== undefined && entries.length === 1 && !first.alone
+    if (mayPrepare && sentBefore.has(prepared.sql)) {
+      wire.execute(prepared.sql, prepared.name, (exit) => onAnswer(entries, exit))
+    } else {
+      if (mayPrepare) {
+        sentBefore.add(prepared.sql)
+      }
+      const texts = entries.map(({ alone, expression }) => expression.text(alone))
+      wire.send(first.kind === "statement" ? texts.join("") : select(texts), (exit) => onAnswer(entries, exit))
+    }
     if (watch === undefined && first.kind !== "patient") {
       watch = fork(watchOnce)
     }
@@ -166,9 +176,13 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     underway = []
     pace.overdue = false
     answeredFrom = sentAt
-    if (Exit.isFailure(exit) && entries.length > 1) {
+    const unprepared = error !== undefined && prepares && isUnprepared(error)
+    if (unprepared) {
+      prepares = false
+    }
+    if (unprepared || (Exit.isFailure(exit) && entries.length > 1)) {
       entries.forEach((entry) => {
-        entry.alone = true
+        entry.alone = !unprepared
         entry.state = "queued"
       })
       queue = [...entries, ...queue]
@@ -219,7 +233,7 @@ export const make = Effect.fnUntraced(function*(wire: Wire, patience: Duration.D
     ask: (expression, onAnswer) => enqueue(new Question(expression, "expression", pace, cell, onAnswer)),
     askPatiently: (expression, onAnswer) => enqueue(new Question(expression, "patient", pace, cell, onAnswer)),
     flush: pump,
-    run: (sql) => enqueue(new Question({ first: sql, again: sql }, "statement", pace, Exit.succeed, undefined)),
+    run: (sql) => enqueue(new Question({ text: () => sql }, "statement", pace, Exit.succeed, undefined)),
     answeredFrom: () => answeredFrom,
     isOpen: () => ended === undefined,
     isStalled: () => pace.overdue,

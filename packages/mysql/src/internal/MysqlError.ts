@@ -60,11 +60,17 @@ const ending = new Set([1053, 1927, 4031])
 /** `KILL QUERY` (1317) and time limits of statements (3024 of MySQL, 1969 of MariaDB). */
 const interruptions = new Set([1317, 3024, 1969])
 
+/** The server prepares no more statements (1461), or not this one (1295): it was not executed. */
+const unprepared = new Set([1461, 1295])
+
 const isOneOf = (errors: ReadonlySet<number>, error: MysqlError): boolean =>
   error.errno !== undefined && errors.has(error.errno)
 
 /** The wait ended, no more. */
 export const isInterrupted = (error: MysqlError): boolean => isOneOf(interruptions, error)
+
+/** It is to be asked as a text. */
+export const isUnprepared = (error: MysqlError): boolean => isOneOf(unprepared, error)
 
 /** The session is over, though the connection may not have ended yet. */
 export const isEnding = (error: MysqlError): boolean => isOneOf(ending, error)
