@@ -1,7 +1,7 @@
 import { InvalidLockRequest, LockUnavailable } from "@dlock/core"
 import type { Lock } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Option } from "effect"
 import {
   assertClean,
   assertError,
@@ -231,5 +231,35 @@ describe("reentry", () => {
       )
       yield* elapse(seconds(1))
       assert.deepStrictEqual(ended(later, "the key is free"), Exit.succeed("mine"))
+    }))
+
+  it.effect("does not remember the sections of those who started a fiber, once they have ended", () =>
+    scenario(function*({ lock }) {
+      interface Section {
+        readonly outer: Section | undefined
+      }
+      const current = Context.Reference<Section | undefined>("@dlock/core/CurrentSection", {
+        defaultValue: () => undefined
+      })
+      let longest = 0
+      const count = Effect.map(Effect.context<never>(), (context) => {
+        let length = 0
+        for (let at = Context.get(context, current); at !== undefined; at = at.outer) length++
+        longest = Math.max(longest, length)
+      })
+      // Each job starts the next one before it ends.
+      const job = (n: number): Effect.Effect<void, unknown> =>
+        lock.withLock(
+          `job ${n}`,
+          Effect.gen(function*() {
+            yield* count
+            yield* Effect.sleep(1)
+            if (n < 50) yield* Effect.forkDetach(job(n + 1), { startImmediately: true })
+            yield* Effect.sleep(1)
+          })
+        )
+      yield* start(job(1))
+      for (let i = 0; i < 60; i++) yield* elapse(1)
+      assert.isAtMost(longest, 3, "those that are not over yet")
     }))
 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
+import { Effect, Exit, Fiber, Logger } from "effect"
 import {
   assertClean,
   assertError,
@@ -33,6 +33,20 @@ describe("giving back", () => {
         operation: "release"
       })
       yield* elapse(seconds(60))
+      assertClean(backend)
+    }))
+
+  it.effect("goes on when a logger dies", () =>
+    scenario(function*({ backend, lock }) {
+      backend.script("release", { arrives: false, fails: "Unreachable" }, { arrives: false, fails: "Unreachable" })
+      const logger = Logger.make(() => {
+        throw new Error("the disk is full")
+      })
+      const section = yield* start(
+        Effect.provideService(lock.withLock("k", Effect.succeed(1)), Logger.CurrentLoggers, new Set([logger]))
+      )
+      yield* elapse(seconds(1))
+      assert.deepStrictEqual(ended(section, "given back"), Exit.succeed(1))
       assertClean(backend)
     }))
 

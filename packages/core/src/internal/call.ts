@@ -22,23 +22,24 @@ const outcomeOf = <E>(exit: Exit.Exit<unknown, E>): Exclude<Outcome, "granted"> 
   return error instanceof LockUnavailable ? error.reason : "failed"
 }
 
-/** A section that a fiber runs in, and those around it: asking for a key inside its own section is reentry. */
+/** A section that a fiber runs in, and those around it. */
 export interface Section {
   readonly engine: Engine
   readonly key: string
   readonly holding: Holding | undefined
-  readonly outer: Section | undefined
+  outer: Section | undefined
 }
 
 export class Call<A, E> extends Alarm implements Section {
   readonly engine: Engine
   readonly key: string
   readonly isSection: boolean
-  readonly outer: Section | undefined
+  outer: Section | undefined
   /** The lease, from the very step in which its grant is believed. */
   holding: Holding | undefined
+  /** What comes of it when the key is not to be had. */
+  readonly unavailable: (error: LockUnavailable) => Exit.Exit<A, E>
   private readonly started: number
-  private readonly unavailable: (error: LockUnavailable) => Exit.Exit<A, E>
   private readonly onAnswer: (exit: Exit.Exit<A, E>) => void
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
   private interrupted = false

@@ -55,7 +55,9 @@ const sendRelease = (
       holding.releaseError = error
       const over = engine.backend.tenure === "lease" && holding.ended(engine.watchdog.now())
       if (over || engine.gone) return Effect.sync(() => returned(engine, holding))
+      // A logger that dies does not end the duty.
       return Effect.logWarning(`Lock "${holding.key}" is not given back yet: ${error.message}`).pipe(
+        Effect.ignoreCause,
         Effect.andThen(engine.asked(() => Effect.sleep(retryIn))),
         Effect.andThen(
           Effect.suspend(() => sendRelease(engine, holding, wasHeld, Math.min(retryIn * 2, longestRetry)))

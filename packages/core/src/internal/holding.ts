@@ -16,6 +16,7 @@ import { giveBack, release } from "./givingBack.ts"
 import type { Place } from "./line.ts"
 import type { Plan } from "./plan.ts"
 import { Term } from "./term.ts"
+import * as uuid from "./uuid.ts"
 
 const firstRetry = 100
 
@@ -48,7 +49,7 @@ export class Holding extends Term implements LockRequest, Lease {
     this.key = key
     this.plan = plan
     this.place = place
-    this.owner = `${plan.label}/${crypto.randomUUID()}`
+    this.owner = `${plan.label}/${uuid.make()}`
   }
 
   get ttl(): Duration.Duration {

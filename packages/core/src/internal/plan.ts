@@ -79,8 +79,8 @@ export const make = (options: Lock.Options, defaults: Lock.Options, defaultLabel
     label: options.owner ?? defaults.owner ?? defaultLabel
   }
   if (plan.maxHold <= 0) problem("maxHold", "must be longer than zero")
-  if (plan.label.length > maxLabel || !plan.label.isWellFormed()) {
-    problem("owner", `must be well-formed Unicode of at most ${maxLabel} characters`)
+  if (typeof plan.label !== "string" || plan.label.length > maxLabel || !plan.label.isWellFormed()) {
+    problem("owner", `must be text, well-formed Unicode of at most ${maxLabel} characters`)
   }
   return problems.length === 0 ? plan : problems.join("; ")
 }

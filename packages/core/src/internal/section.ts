@@ -12,7 +12,6 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { hostname } from "node:os"
 import { pid } from "node:process"
-import type { Lease } from "../Lease.ts"
 import type { Lock } from "../Lock.ts"
 import type { LockBackend } from "../LockBackend.ts"
 import { InvalidLockRequest, type LockBackendError, type LockLost, LockUnavailable } from "../LockError.ts"
@@ -28,11 +27,18 @@ const CurrentSection = Context.Reference<Section | undefined>("@dlock/core/Curre
   defaultValue: () => undefined
 })
 
+/** The innermost that still holds its key. A fiber may outlive the sections that it was started in. */
+const held = (section: Section | undefined): Section | undefined => {
+  let at = section
+  while (at !== undefined && at.holding?.state !== "held") at = at.outer
+  return at
+}
+
+/** Asking for a key inside its own section. Sections that have ended are let go of on the way. */
 const isReentry = (engine: Engine, key: string, innermost: Section | undefined): boolean => {
-  let section = innermost
-  while (section !== undefined) {
-    if (section.engine === engine && section.key === key && section.holding?.state === "held") return true
-    section = section.outer
+  for (let section = innermost; section !== undefined; section = section.outer) {
+    if (section.engine === engine && section.key === key) return true
+    section.outer = held(section.outer)
   }
   return false
 }
@@ -119,16 +125,52 @@ export const make = Effect.fnUntraced(function*(
     })
   }
 
+  /** Starts the fiber that takes the key, runs the program, and gives back when both have ended. */
+  const begin = <A, E, R>(
+    call: Call<A, E | LockLost | LockBackendError>,
+    plan: plans.Plan,
+    mode: Mode,
+    program: Lock.Program<A, E, R>,
+    context: Context.Context<Exclude<R, Scope.Scope>>,
+    span: Tracer.Span | undefined
+  ): Effect.Effect<void> | undefined => {
+    const taking = () => take(call, plan, mode)
+    const body = Effect.flatMap(
+      span === undefined ? taking() : traced("Lock.acquire", call.key, taking),
+      (taken): Effect.Effect<A, E | LockLost | LockBackendError, Exclude<R, Scope.Scope>> => {
+        if (taken instanceof LockUnavailable) return call.unavailable(taken)
+        if (span !== undefined) annotate(span, taken)
+        return Effect.interruptible(Effect.scoped(Effect.isEffect(program) ? program : program(taken)))
+      }
+    )
+    const fiber = Effect.runForkWith(context)(body, { uninterruptible: true })
+    // The key is given back when the fiber has ended, and with it those that the program left behind.
+    fiber.addObserver((exit) => {
+      const { holding } = call
+      if (holding === undefined) {
+        call.answer(exit)
+        return
+      }
+      // Whatever throws in here, a tracer for example: the key is given back, and the caller is answered.
+      const sure = Effect.catchCause(
+        Effect.suspend(() => finish(call, holding, exit)),
+        (cause) => abandon(call, holding, Exit.failCause(cause))
+      )
+      Effect.runForkWith(context)(sure, { uninterruptible: true })
+    })
+    return call.run(fiber)
+  }
+
   const section = <A, E, R, X>(
     key: string,
     options: Lock.Options | undefined,
     wait: boolean,
-    program: (lease: Lease) => Effect.Effect<A, E, R>,
+    program: Lock.Program<A, E, R>,
     unavailable: (error: LockUnavailable) => Exit.Exit<A, X>
   ): Effect.Effect<A, E | LockLost | LockBackendError | InvalidLockRequest | X, Exclude<R, Scope.Scope>> => {
     type Failure = E | LockLost | LockBackendError | InvalidLockRequest | X
     return Effect.contextWith((context: Context.Context<Exclude<R, Scope.Scope>>): Effect.Effect<A, Failure> => {
-      const outer = Context.get(context, CurrentSection)
+      const outer = held(Context.get(context, CurrentSection))
       const plan = prepare(key, options, outer)
       if (plan instanceof InvalidLockRequest) return Effect.fail(plan)
       if (plan instanceof LockUnavailable) return unavailable(plan)
@@ -144,31 +186,7 @@ export const make = Effect.fnUntraced(function*(
           })
           const inside = Context.add(context, CurrentSection, call)
           const inner = span === undefined ? inside : Context.add(inside, Tracer.ParentSpan, span)
-          const taking = () => take(call, plan, wait ? modeOf(plan) : "try")
-          const body = Effect.flatMap(
-            span === undefined ? taking() : traced("Lock.acquire", key, taking),
-            (taken): Effect.Effect<A, E | X, Exclude<R, Scope.Scope>> => {
-              if (taken instanceof LockUnavailable) return unavailable(taken)
-              if (span !== undefined) annotate(span, taken)
-              return Effect.interruptible(Effect.scoped(Effect.suspend(() => program(taken))))
-            }
-          )
-          const fiber = Effect.runForkWith(inner)(body, { uninterruptible: true })
-          // The key is given back when the fiber has ended, and with it those that the program left behind.
-          fiber.addObserver((exit) => {
-            const { holding } = call
-            if (holding === undefined) {
-              call.answer(exit)
-              return
-            }
-            // Whatever throws in here, a tracer for example: the key is given back, and the caller is answered.
-            const sure = Effect.catchCause(
-              Effect.suspend(() => finish(call, holding, exit)),
-              (cause) => abandon(call, holding, Exit.failCause(cause))
-            )
-            Effect.runForkWith(inner)(sure, { uninterruptible: true })
-          })
-          return call.run(fiber)
+          return begin<A, Failure, R>(call, plan, wait ? modeOf(plan) : "try", program, inner, span)
         })
       return Context.getOrUndefined(context, Tracer.Tracer) === undefined
         ? run(undefined)
@@ -193,7 +211,7 @@ export const make = Effect.fnUntraced(function*(
         key,
         () =>
           Effect.contextWith((context: Context.Context<Scope.Scope>): Effect.Effect<Holding, Failure> => {
-            const plan = prepare(key, options, Context.get(context, CurrentSection))
+            const plan = prepare(key, options, held(Context.get(context, CurrentSection)))
             if (plan instanceof InvalidLockRequest || plan instanceof LockUnavailable) return Effect.fail(plan)
             let asked: Call<Holding, Failure> | undefined
             const taken = Effect.callback<Holding, Failure>((resume) => {
@@ -248,8 +266,7 @@ export const make = Effect.fnUntraced(function*(
     acquire: (key, options) => scoped(key, options, true),
     tryAcquire: (key, options) =>
       Effect.catchTag(Effect.asSome(scoped(key, options, false)), "LockUnavailable", () => Effect.succeedNone),
-    withLock: (key, program, options) =>
-      section(key, options, true, Effect.isEffect(program) ? () => program : program, Exit.fail),
+    withLock: (key, program, options) => section(key, options, true, program, Exit.fail),
     withLockIfAvailable: (key, program, options) =>
       section(
         key,

@@ -1,7 +1,7 @@
 /**
  * What a `Lock` layer tells of itself: metrics by backend and outcome, never by key.
  */
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
@@ -42,7 +42,10 @@ export class Telemetry {
     const renewals = (outcome: Renewal) =>
       counter("dlock_renewals", "Renewals of leases, by their outcome", { outcome })
     const losses = (reason: LossReason) => counter("dlock_losses", "Leases that ended while still wanted", { reason })
-    this.context = context
+    // Each update reads both: where there is nothing else they are soon found.
+    this.context = Context.make(Metric.MetricRegistry, Context.get(context, Metric.MetricRegistry)).pipe(
+      Context.add(Metric.CurrentMetricAttributes, Context.get(context, Metric.CurrentMetricAttributes))
+    )
     this.acquisitions = {
       granted: acquisitions("granted"),
       held: acquisitions("held"),
