@@ -13,7 +13,7 @@ import type { LockBackendError, LossReason } from "./LockError.ts"
 
 /**
  * One attempt to hold a key. The same object is passed to every verb of the attempt, so that a backend may keep what
- * it knows of the attempt by identity.
+ * it knows of the attempt by identity. Its fields may be accessors, which a copy by `...` does not have.
  *
  * @category models
  * @since 0.1.0

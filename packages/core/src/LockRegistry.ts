@@ -14,7 +14,7 @@ import * as table from "./internal/configTable.ts"
 import * as registry from "./internal/registry.ts"
 import { Lock } from "./Lock.ts"
 import * as LockConfig from "./LockConfig.ts"
-import type { LockBackendError } from "./LockError.ts"
+import { LockBackendError } from "./LockError.ts"
 
 const list = (names: ReadonlyArray<string>) =>
   names.length === 0 ? "none" : names.map((name) => JSON.stringify(name)).join(", ")
@@ -90,6 +90,16 @@ export class LockRegistry extends Context.Service<LockRegistry, {
 
 type LockLayer<R> = Layer.Layer<Lock, LockBackendError | Config.ConfigError, R>
 
+const closedError = (backend: string) =>
+  Effect.fail(
+    new LockBackendError({
+      backend,
+      operation: "connect",
+      reason: "Unreachable",
+      detail: "the LockRegistry layer is closed"
+    })
+  )
+
 const make = Effect.fnUntraced(function*<R>(
   layers: ReadonlyMap<string, LockLayer<R>>,
   disabled: ReadonlySet<string>,
@@ -97,8 +107,10 @@ const make = Effect.fnUntraced(function*<R>(
 ): Effect.fn.Return<LockRegistry["Service"], never, R | Scope.Scope> {
   const names = [...layers.keys()]
   const lookup = yield* registry.make(layers)
+  let closed = false
+  yield* Effect.addFinalizer(() => Effect.sync(() => closed = true))
   const get = (name: string): Effect.Effect<Lock["Service"], LockRegistryError> =>
-    Effect.flatMap(lookup(name), (lock) =>
+    Effect.flatMap(Effect.suspend(() => closed ? closedError(name) : lookup(name)), (lock) =>
       lock === undefined
         ? new LockNotFound({ name, reason: disabled.has(name) ? "disabled" : "unknown", names })
         : Effect.succeed(lock))

@@ -67,6 +67,20 @@ describe("a registry of layers", () => {
       )
     }).pipe(Effect.provide(LockRegistry.layer({ redis: MemoryLock.layer, etcd: MemoryLock.layer }))))
 
+  it.effect("that is closed says so, and interrupts nobody", () =>
+    Effect.gen(function*() {
+      const { close, registry } = yield* inScope(LockRegistry.layer({ one: probe("one").layer }))
+      yield* registry.get("one")
+      yield* close
+      const error = yield* Effect.flip(registry.get("one"))
+      assert.deepInclude(error, {
+        _tag: "LockBackendError",
+        backend: "one",
+        reason: "Unreachable",
+        detail: "the LockRegistry layer is closed"
+      })
+    }))
+
   it.effect("may be empty", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* LockRegistry.names, [])
