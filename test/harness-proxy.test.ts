@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Queue, Scope } from "effect"
+import { Effect, Exit, Fiber, Queue, Scope } from "effect"
 import * as Net from "node:net"
 import { host, reserve } from "./harness/Port.ts"
 import { proxy } from "./harness/Proxy.ts"
@@ -259,6 +259,46 @@ describe("proxy", () => {
       const there = yield* server.accept
       yield* there.write("hello")
       yield* again.reads("hello", "only one answer was lost")
+    }))
+
+  it.live("dropReplyTo loses the answer to one question that nothing unanswered is before", () =>
+    Effect.gen(function*() {
+      const { between, far, near, server } = yield* makeLink
+      const dropped = yield* Effect.forkChild(between.dropReplyTo((bytes) => bytes.toString().startsWith("this")))
+      yield* near.write("that")
+      yield* far.reads("that", "the server hears the client")
+      yield* near.write("this early")
+      yield* far.reads("this early", "the server hears the client")
+      yield* far.write("answers")
+      yield* near.reads("answers", "nobody can tell which of two is answered")
+      yield* near.write("this")
+      yield* far.reads("this", "the server hears the client")
+      yield* far.write("answer")
+      yield* near.closes("the client's connection is gone, without the answer")
+      yield* Fiber.join(dropped)
+      const again = yield* connect(between)
+      const there = yield* server.accept
+      yield* again.write("this")
+      yield* there.reads("this", "the server hears the client")
+      yield* there.write("answer")
+      yield* again.reads("answer", "only one answer was lost")
+    }))
+
+  it.live("strand tells the client of an end, and the server of what came before only after pass", () =>
+    Effect.gen(function*() {
+      const { between, far, near, server } = yield* makeLink
+      yield* between.freeze
+      yield* near.write("late")
+      yield* aWhile
+      yield* between.strand
+      yield* near.closes("the client's connection is gone")
+      const again = yield* connect(between)
+      yield* again.write("again")
+      yield* (yield* server.accept).reads("again", "a new connection works")
+      assert.deepStrictEqual(yield* far.sofar, [], "nothing has arrived")
+      yield* between.pass
+      yield* far.reads("late", "it arrives")
+      yield* far.closes("the server learns that the client has left")
     }))
 
   it.live("is gone when its scope closes", () =>

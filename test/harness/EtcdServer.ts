@@ -4,6 +4,7 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { HarnessError } from "./HarnessError.ts"
+import { type PeerGate, peerGate } from "./PeerGate.ts"
 import { host, reserve } from "./Port.ts"
 import { ask } from "./Probe.ts"
 import * as Program from "./Program.ts"
@@ -21,10 +22,12 @@ interface Member {
   readonly name: string
   readonly client: number
   readonly peer: number
+  /** Where the others call it. */
+  readonly gate: number
 }
 
 const makeMember = (name: string): Effect.Effect<Member, HarnessError, Scope.Scope> =>
-  Effect.all({ name: Effect.succeed(name), client: reserve, peer: reserve })
+  Effect.map(Effect.all([reserve, reserve]), ([client, peer]) => ({ name, client, peer, gate: peer }))
 
 const healthy = ({ client }: Member) =>
   ask({ host, port: client }, `GET /health HTTP/1.0\r\nHost: ${host}\r\n\r\n`, /"health"\s*:\s*"true"/)
@@ -42,8 +45,8 @@ const makeNode = (program: Program.Program, me: Member, all: ReadonlyArray<Membe
       `--listen-client-urls=http://${bind}:${me.client}`,
       `--advertise-client-urls=http://${host}:${me.client}`,
       `--listen-peer-urls=http://${bind}:${me.peer}`,
-      `--initial-advertise-peer-urls=http://${host}:${me.peer}`,
-      `--initial-cluster=${all.map(({ name, peer }) => `${name}=http://${host}:${peer}`).join(",")}`,
+      `--initial-advertise-peer-urls=http://${host}:${me.gate}`,
+      `--initial-cluster=${all.map(({ gate, name }) => `${name}=http://${host}:${gate}`).join(",")}`,
       // Strangers who come upon our port do not join.
       `--initial-cluster-token=dlock-${all.map(({ peer }) => peer).join("-")}`,
       "--log-level=warn",
@@ -89,3 +92,48 @@ export const etcdCluster = (
     Server.onFreePorts(makeCluster(options)),
     (nodes) => ({ nodes, endpoints: nodes.map(({ addr }) => addr) })
   )
+
+const idOf = ({ addr }: Server.Server): Effect.Effect<string> =>
+  Effect.promise(async () => {
+    const answer = await fetch(`http://${addr}/v3/maintenance/status`, { method: "POST", body: "{}" })
+    return BigInt(/"member_id":"(\d+)"/.exec(await answer.text())?.[1] ?? 0).toString(16)
+  })
+
+const makeDivided = Effect.gen(function*() {
+  const program = yield* programOf({})
+  const gates: Array<PeerGate> = []
+  const members = yield* Effect.forEach(
+    ["etcd-1", "etcd-2", "etcd-3"],
+    Effect.fnUntraced(function*(name) {
+      const member = yield* makeMember(name)
+      const gate = yield* peerGate(member.peer)
+      gates.push(gate)
+      return { ...member, gate: gate.port }
+    })
+  )
+  const nodes = yield* Effect.forEach(members, (me) => makeNode(program, me, members, {}), { concurrency: "unbounded" })
+  const ids = yield* Effect.forEach(nodes, idOf)
+  const shut = (isShut: (i: number, caller: string | undefined) => boolean) =>
+    Effect.forEach(gates, (gate, i) => gate.close((caller) => isShut(i, caller)), { discard: true })
+  return {
+    nodes,
+    isolate: (node: Server.Server) => {
+      const me = nodes.indexOf(node)
+      return shut((i, caller) => i === me || caller === ids[me])
+    },
+    heal: shut(() => false)
+  }
+})
+
+/**
+ * Three etcd servers that form a cluster, any of which can be cut off from the others; clients still reach it.
+ */
+export const etcdDivided: Effect.Effect<
+  {
+    readonly nodes: ReadonlyArray<Server.Server>
+    readonly isolate: (node: Server.Server) => Effect.Effect<void>
+    readonly heal: Effect.Effect<void>
+  },
+  HarnessError,
+  Scope.Scope
+> = Server.onFreePorts(makeDivided)

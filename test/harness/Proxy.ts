@@ -40,6 +40,19 @@ export interface Proxy {
   readonly refuse: Effect.Effect<void>
   /** Swallows the next chunk that comes from the server, on whichever connection, then destroys that connection. */
   readonly dropNextReply: Effect.Effect<void>
+  /**
+   * Waits for a chunk for the server that `isIt`, on a connection where nothing is unanswered; swallows what the server
+   * says next there, destroys that connection, and returns. Interrupted, it gives up.
+   */
+  readonly dropReplyTo: (isIt: (request: Buffer) => boolean) => Effect.Effect<void>
+  /** Holds back what goes to the server on the live connections until `pass`; new ones are not concerned. */
+  readonly freeze: Effect.Effect<void>
+  /**
+   * Destroys every live connection on the client's side only. What clients had sent is still under way: held back until
+   * `pass`, and then delivered in order, and the end of the connection some time later: a server may drop requests whose
+   * connection has ended. New connections are not concerned.
+   */
+  readonly strand: Effect.Effect<void>
   /** How many connections clients have open. */
   readonly connections: Effect.Effect<number>
 }
@@ -57,24 +70,40 @@ interface Pipe {
   readonly hasGap: () => boolean
 }
 
+/** By how much the end of a stranded connection is later than what was sent on it. */
+const endsLaterMillis = 300
+
 interface Road {
   mode: "pass" | "blackhole" | "drop"
+}
+
+/** A request whose reply is to be swallowed. */
+interface Wanted {
+  readonly isIt: (request: Buffer) => boolean
+  readonly done: () => void
 }
 
 /** A pair of sockets with a pipe each way. */
 interface Link {
   readonly destroy: () => void
+  readonly freeze: () => void
+  readonly strand: () => void
   readonly heal: () => void
 }
 
-const makePipe = (road: Road, delayMillis: () => number, deliver: (event: Event) => void): Pipe => {
+const makePipe = (
+  road: Road,
+  delayMillis: () => number,
+  isOpen: () => boolean,
+  deliver: (event: Event) => void
+): Pipe => {
   const queue: Array<{ readonly event: Event, readonly due: number }> = []
   let gap = false
   let timer: NodeJS.Timeout | undefined
 
   const drain = (): void => {
     clearTimeout(timer)
-    while (road.mode === "pass") {
+    while (road.mode === "pass" && isOpen()) {
       const head = queue[0]
       if (head === undefined) return
       const early = head.due - performance.now()
@@ -110,12 +139,18 @@ export const proxy = Effect.fnUntraced(function*(
   const toClient: Road = { mode: "pass" }
   let delayMillis = 0
   let swallowReply = false
+  const wanted = new Set<Wanted>()
   const links = new Set<Link>()
   const clients = new Set<Net.Socket>()
 
   const accept = (client: Net.Socket): void => {
     const server = new Net.Socket({ allowHalfOpen: true }).setNoDelay(true)
     let destroyed = false
+    let frozen = false
+    let stranded = false
+    let answered = true
+    /** Its request is under way. */
+    let doomed: Wanted | undefined
     const deliverTo = (socket: Net.Socket) => (event: Event): void => {
       if (destroyed) return
       if (event._tag === "connect") server.connect({ host: target.host, port: target.port })
@@ -124,8 +159,8 @@ export const proxy = Effect.fnUntraced(function*(
       else if (event._tag === "end") socket.end()
       else socket.write(event.bytes)
     }
-    const up = makePipe(toServer, () => delayMillis, deliverTo(server))
-    const down = makePipe(toClient, () => delayMillis, deliverTo(client))
+    const up = makePipe(toServer, () => delayMillis, () => !frozen, deliverTo(server))
+    const down = makePipe(toClient, () => delayMillis, () => true, deliverTo(client))
     const link: Link = {
       destroy: () => {
         destroyed = true
@@ -133,35 +168,63 @@ export const proxy = Effect.fnUntraced(function*(
         client.destroy()
         server.destroy()
       },
+      freeze: () => {
+        frozen = true
+      },
+      strand: () => {
+        frozen = true
+        stranded = true
+        client.destroy()
+      },
       heal: () => {
+        frozen = false
         if (up.hasGap() || down.hasGap()) return link.destroy()
         up.flush()
         down.flush()
+        if (stranded) setTimeout(link.destroy, endsLaterMillis).unref()
       }
     }
     const forget = (): void => {
       if (client.closed && server.closed) links.delete(link)
     }
     const forward = (from: Net.Socket, pipe: Pipe): void => {
+      // What a client still had under way on a frozen connection comes through before its end does.
+      const isLate = (): boolean => {
+        if (frozen && from === client) stranded = true
+        return stranded
+      }
       from.on("data", (bytes) => pipe.push({ _tag: "bytes", bytes }))
-      from.on("end", () => pipe.push({ _tag: "end" }))
+      from.on("end", () => isLate() || pipe.push({ _tag: "end" }))
       // What went wrong is told by `close`, which always follows.
       from.on("error", () => {})
       from.on("close", () => {
-        pipe.push({ _tag: "close" })
+        if (!isLate()) pipe.push({ _tag: "close" })
         forget()
       })
     }
     links.add(link)
     clients.add(client)
     for (const event of ["end", "close"]) client.on(event, () => clients.delete(client))
-    forward(client, up)
+    forward(client, {
+      ...up,
+      push: (event) => {
+        if (event._tag === "bytes") {
+          if (answered) doomed = [...wanted].find(({ isIt }) => isIt(event.bytes))
+          answered = false
+        }
+        up.push(event)
+      }
+    })
     forward(server, {
       ...down,
       push: (event) => {
-        if (!swallowReply || event._tag !== "bytes") return down.push(event)
-        swallowReply = false
+        if (event._tag !== "bytes") return down.push(event)
+        answered = true
+        const isDoomed = doomed !== undefined && wanted.delete(doomed)
+        if (!swallowReply && !isDoomed) return down.push(event)
+        if (!isDoomed) swallowReply = false
         link.destroy()
+        doomed?.done()
       }
     })
     up.push({ _tag: "connect" })
@@ -213,6 +276,18 @@ export const proxy = Effect.fnUntraced(function*(
     refuse: close,
     dropNextReply: Effect.sync(() => {
       swallowReply = true
+    }),
+    dropReplyTo: (isIt) =>
+      Effect.callback((resume) => {
+        const one: Wanted = { isIt, done: () => resume(Effect.void) }
+        wanted.add(one)
+        return Effect.sync(() => wanted.delete(one))
+      }),
+    freeze: Effect.sync(() => {
+      for (const link of links) link.freeze()
+    }),
+    strand: Effect.sync(() => {
+      for (const link of links) link.strand()
     }),
     connections: Effect.sync(() => clients.size)
   }

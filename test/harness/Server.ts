@@ -29,6 +29,8 @@ export interface Server {
   readonly start: Effect.Effect<void, HarnessError>
   /** Forgets the data, after `kill`. */
   readonly wipe: Effect.Effect<void, HarnessError>
+  /** Asks it one question that only a server at work answers. */
+  readonly probe: Effect.Effect<unknown, NoAnswer>
   /** The last lines that it wrote. */
   readonly log: Effect.Effect<string>
 }
@@ -140,6 +142,7 @@ export const make = Effect.fnUntraced(function*(recipe: Recipe): Effect.fn.Retur
     resume: Effect.suspend(() => process?.resume ?? Effect.void),
     start: oneAtATime(start),
     wipe: oneAtATime(wipe),
+    probe: recipe.probe,
     log: Effect.sync(() => Process.tail(folder))
   }
 })
@@ -180,6 +183,7 @@ export const given = (variable: string): Server | undefined => {
     resume: Effect.die(refuse),
     start: Effect.fail(refuse),
     wipe: Effect.fail(refuse),
+    probe: Effect.void,
     log: Effect.succeed("")
   }
 }
