@@ -28,6 +28,8 @@ export interface Figures {
   readonly frozen: number
   /** Two at once because the server lost its memory in a way for which it promises nothing. */
   readonly forgotten: number
+  /** Two at once for the moment in which the first heard that its connection, and so its lock, was gone. */
+  readonly unheard: number
   readonly stuck: number
   /** The longest time that somebody waited for a key which nobody held, faults included. */
   readonly longestGap: number
@@ -53,7 +55,8 @@ export const check = (history: History, promises: Promises): Verdict => {
       overlaps: exclusion.violations.filter(({ law }) => law === "exclusion").length,
       frozen: exclusion.frozen,
       forgotten: exclusion.forgotten,
-      stuck: waits.violations.length,
+      unheard: exclusion.unheard,
+      stuck: waits.violations.filter(({ law }) => law === "stuck").length,
       longestGap: waits.longestGap
     }
   }

@@ -64,6 +64,8 @@ export interface Fault extends Interval {
   readonly kind: "process" | "network" | "server"
   /** Whose worker or roads; everybody's if absent. */
   readonly slot?: number | undefined
+  /** For how long it may be felt after it is over, in milliseconds, where that is known. */
+  readonly aftermath?: number | undefined
   /**
    * The backend does not promise to remember locks over this: at all, or for those whose road was closed, and who could
    * not hear of it.

@@ -29,8 +29,8 @@ export interface Plan {
   readonly settles?: number | undefined
   /** What nobody else may touch meanwhile. */
   readonly claims: ReadonlyArray<string>
-  /** Harms, waits, and heals, also when interrupted. */
-  readonly run: Effect.Effect<void>
+  /** Harms, waits, and heals, also when interrupted; answers whether there was anything to harm. */
+  readonly run: Effect.Effect<boolean>
 }
 
 /** How many faults at once, at most. */
@@ -47,7 +47,7 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
     const { random } = world
     const done: Array<Fault> = []
     const claimed = new Set<string>()
-    const running = yield* FiberSet.make<void>()
+    const running = yield* FiberSet.make<boolean>()
     const end = now() + millis
     let peace = now() + peaceEvery
     const deal = Faults.deck(world)
@@ -56,15 +56,18 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
     const start = (plan: Plan) => {
       const from = now()
       for (const claim of plan.claims) claimed.add(claim)
+      const { forgets, kind, name, settles = 0, slot } = plan
       return FiberSet.run(
         running,
-        Effect.ensuring(
-          plan.run,
-          Effect.sync(() => {
+        plan.run.pipe(
+          Effect.tap((happened) =>
+            Effect.sync(() => {
+              if (happened) done.push({ name, kind, slot, forgets, from, to: now() + settles })
+            })
+          ),
+          Effect.ensuring(Effect.sync(() => {
             for (const claim of plan.claims) claimed.delete(claim)
-            const { forgets, kind, name, settles = 0, slot } = plan
-            done.push({ name, kind, slot, forgets, from, to: now() + settles })
-          })
+          }))
         )
       )
     }
@@ -87,3 +90,39 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
     yield* FiberSet.awaitEmpty(running)
     return done
   }))
+
+/**
+ * When what was sent on a broken connection arrives: while a void mark is to keep it out, and when even that is gone.
+ * Both are watched after their arrival.
+ */
+const arrivals = [500, 3500]
+/** How long everybody may need to connect again, and to give back what was not answered. */
+const settling = 500
+const watched = 2500
+
+/**
+ * What every run begins with, while nothing else happens.
+ *
+ * Requests of a worker arrive after it gave up waiting for their answers, and must change nothing any more: what they
+ * leave would hold up the others for a ttl, which is not excused. Then the reply to one request of each verb is dropped.
+ */
+export const drill = (world: World): Effect.Effect<ReadonlyArray<Fault>> =>
+  Effect.gen(function*() {
+    const faults: Array<Fault> = []
+    if (world.target.servers.length === 0) return faults
+    yield* Effect.forEach(arrivals, (millis, slot) =>
+      Effect.gen(function*() {
+        const from = now()
+        yield* Faults.strand(world.ways[slot] ?? [], millis)
+        // Where a lock goes with its connection, the server learns only now that it is gone.
+        const to = world.target.promises.goesWithConnection ? now() : from + Faults.gathering + settling
+        faults.push({ name: Faults.stranded, kind: "network", slot, aftermath: 0, from, to })
+      }), { concurrency: "unbounded" })
+    yield* Effect.sleep(watched)
+    for (const verb of Faults.verbs) {
+      const from = now()
+      const wasDropped = yield* Faults.dropReplyTo(verb, world)
+      if (wasDropped) faults.push({ name: Faults.replyTo(verb), kind: "network", from, to: now() })
+    }
+    return faults
+  })

@@ -38,20 +38,43 @@ const columns: ReadonlyArray<readonly [string, (outcome: Outcome) => string]> = 
   ["overlaps", ({ figures }) => String(figures.overlaps)],
   ["of frozen", ({ figures }) => String(figures.frozen)],
   ["forgotten", ({ figures }) => String(figures.forgotten)],
+  ["unheard", ({ figures }) => String(figures.unheard)],
   ["stuck waits", ({ figures }) => String(figures.stuck)],
   ["longest gap", ({ figures }) => `${(figures.longestGap / 1000).toFixed(1)} s`],
   ["violations", ({ violations }) => String(violations.length)]
 ]
 
-/** The outcomes as a Markdown table, a row for each backend. */
-export const table = (outcomes: ReadonlyArray<Outcome>): string => {
-  const rows = [columns.map(([title]) => title), ...outcomes.map((outcome) => columns.map(([, cell]) => cell(outcome)))]
-  const widths = columns.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
+const markdown = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const [head = [], ...body] = rows
+  const widths = head.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
   const line = (cells: ReadonlyArray<string>) =>
     `| ${cells.map((cell, i) => i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)).join(" | ")} |`
-  const [head = [], ...body] = rows
   const rule = widths.map((width, i) => i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`)
   return [line(head), line(rule), ...body.map(line)].join("\n")
+}
+
+/** What was done and what came of it, as a Markdown table with a row for each backend. */
+export const table = (outcomes: ReadonlyArray<Outcome>): string =>
+  markdown([columns.map(([title]) => title), ...outcomes.map((outcome) => columns.map(([, cell]) => cell(outcome)))])
+
+const things = ["fibers", "timers", "handles", "sockets", "listeners", "connections"]
+
+/** What a process had before, after so many pairs, and after so many faults; undefined if nobody looked. */
+export const leakTable = (outcomes: ReadonlyArray<Outcome>): string | undefined => {
+  const rows = outcomes.flatMap(({ leaks, target }) => {
+    if (leaks === undefined) return []
+    const { afterFaults, afterPairs, before, faults, pairs } = leaks
+    const inventories: ReadonlyArray<Record<string, number>> = [before, afterPairs, afterFaults]
+    const heap = inventories.map((one) => ((one["heap"] ?? 0) / 1e6).toFixed(1)).join(" / ")
+    return [[
+      target,
+      String(pairs),
+      String(faults),
+      ...things.map((name) => inventories.map((one) => one[name] ?? 0).join(" / ")),
+      heap
+    ]]
+  })
+  return rows.length === 0 ? undefined : markdown([["backend", "pairs", "faults", ...things, "heap, MB"], ...rows])
 }
 
 const most = 20

@@ -7,16 +7,18 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import type { HarnessError } from "../harness/HarnessError.ts"
+import type { Server } from "../harness/Server.ts"
 import type { Figures } from "./Checker.ts"
 import { check } from "./Checker.ts"
 import type { Violation } from "./checks/Promises.ts"
 import { longestWait } from "./checks/Waits.ts"
 import * as Crews from "./Crew.ts"
+import { replyTo, verbs } from "./faultKinds.ts"
 import { type Fault, type History, merge } from "./History.ts"
 import * as Leaks from "./Leaks.ts"
 import type { LeakFigures } from "./Leaks.ts"
 import { type Interval, now, watchStalls } from "./Monotonic.ts"
-import { rage } from "./Nemesis.ts"
+import { drill, rage } from "./Nemesis.ts"
 import * as Random from "./Random.ts"
 import { pave, type Target } from "./Target.ts"
 import { type TargetName, targets } from "./targets.ts"
@@ -40,8 +42,9 @@ const workers = 3
 const fibers = 3
 const keys = ["a", "b"]
 const longKey = "long"
-/** Before the first fault, and after the last: then the order of the line can be judged. */
-const calm = 1500
+const rareKey = "rare"
+/** Before the first fault, and after the last: then the order of the line can be judged, and how long it takes. */
+const calm = 2500
 
 /** A folder that is removed with the scope. */
 const folder = Effect.acquireRelease(
@@ -70,6 +73,26 @@ const ownStalls = Effect.acquireRelease(
   ({ stop }) => Effect.sync(stop)
 )
 
+const probeMillis = 50
+/** An answer that takes longer was not held up by the probe itself. */
+const slowAnswer = 100
+
+/** Servers that stand still while they are not told to: a busy machine, or a slow disk. */
+const serverStalls = Effect.fnUntraced(function*(servers: ReadonlyArray<Server>) {
+  const stalls: Array<Interval> = []
+  const look = Effect.fnUntraced(function*({ probe }: Server) {
+    const from = now()
+    yield* Effect.ignore(probe)
+    const to = now()
+    if (to - from > slowAnswer) stalls.push({ from, to })
+    yield* Effect.sleep(probeMillis)
+  })
+  yield* Effect.forkScoped(
+    Effect.forEach(servers, (server) => Effect.forever(look(server)), { concurrency: "unbounded", discard: true })
+  )
+  return stalls
+})
+
 const longestStart = 60_000
 
 /** Waits until it is so; answers whether it became so in time. */
@@ -84,7 +107,7 @@ const eventually = (condition: () => boolean, limit: number): Effect.Effect<bool
 const leftovers = Effect.fnUntraced(function*({ promises, residue }: Target) {
   const until = now() + longestWait(promises) + 10_000
   while (true) {
-    const left = yield* residue([...keys, longKey])
+    const left = yield* residue([...keys, longKey, rareKey])
     if (left.length === 0 || now() > until) return left
     yield* Effect.sleep(250)
   }
@@ -102,12 +125,27 @@ export interface Plan {
   readonly leakFaults: number
 }
 
+/** What nobody did on purpose. */
+const stoodStill = (
+  name: string,
+  kind: Fault["kind"],
+  stalls: ReadonlyArray<Interval>,
+  ttl: number
+): ReadonlyArray<Fault> =>
+  merge(stalls).map((stall) => ({
+    ...stall,
+    name,
+    kind,
+    ...(stall.to - stall.from < ttl / 4 && { aftermath: 0 })
+  }))
+
 /** Runs faults against the servers of a target for so long, and judges what happened. */
 const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { seed, seconds }: Plan) {
   const { promises } = target
   const slots = target.workers ?? workers
   const ways = yield* Effect.forEach(Array.from({ length: slots }), () => pave(target.servers))
   const { stalls } = yield* ownStalls
+  const slowServers = yield* serverStalls(target.servers)
   const directory = yield* folder
   const crew = yield* Crews.make(slots, directory, (slot, generation) => ({
     connection: target.connection(ways[slot] ?? []),
@@ -116,19 +154,21 @@ const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { see
     seed: Random.seedOf(seed, `${name} ${slot}.${generation}`),
     keys,
     longKey,
+    rareKey,
     fibers
   }))
   const started = yield* eventually(crew.areReady, longestStart)
   yield* Effect.sleep(calm)
-  const random = Random.make(Random.seedOf(seed, name))
-  const faults = yield* rage({ target, crew, ways, random }, seconds * 1000)
+  const world = { target, crew, ways, random: Random.make(Random.seedOf(seed, name)) }
+  const faults = [...yield* drill(world), ...yield* rage(world, seconds * 1000)]
   yield* Effect.sleep(calm)
   yield* crew.quit(2 * longestWait(promises))
   const history: History = {
     ...crew.record(),
     faults: [
       ...faults,
-      ...merge(stalls).map((stall): Fault => ({ ...stall, name: "the run stood still", kind: "network" }))
+      ...stoodStill("the run stood still", "network", stalls, promises.ttl),
+      ...stoodStill("a server was slow", "server", slowServers, promises.ttl)
     ],
     register: crew.register
   }
@@ -138,7 +178,8 @@ const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { see
     ...violations,
     ...left.map((text): Violation => ({ law: "residue", text })),
     ...crew.crashes().map((text): Violation => ({ law: "crash", text })),
-    ...nothingHappened(started, figures)
+    ...nothingHappened(started, figures),
+    ...notDealt(target, count(faults))
   ]
   const kept = all.length === 0 ? undefined : yield* keep(directory, `${name}-${seed}`, history.faults)
   return { figures: { ...figures, faults: faults.length }, faults: count(faults), violations: all, kept }
@@ -169,3 +210,11 @@ const nothingHappened = (started: boolean, { grants }: Figures): ReadonlyArray<V
   ...(started ? [] : [{ law: "nothing happened", text: "the workers did not start" } as const]),
   ...(grants > 0 ? [] : [{ law: "nothing happened", text: "no key was ever granted" } as const])
 ]
+
+/** The reply to each verb is dropped in every run. */
+const notDealt = ({ servers }: Target, faults: Readonly<Record<string, number>>): ReadonlyArray<Violation> =>
+  servers.length === 0 ? [] : verbs.flatMap((verb) =>
+    faults[replyTo(verb)] === undefined
+      ? [{ law: "nothing happened", text: `no fault was "${replyTo(verb)}"` } as const]
+      : []
+  )

@@ -37,6 +37,8 @@ export interface Spec {
   readonly keys: ReadonlyArray<string>
   /** Taken by one fiber of each layer, for about the ttl and longer. */
   readonly longKey: string
+  /** Taken by one fiber of each layer, with pauses: often nobody waits for it. */
+  readonly rareKey: string
   /** Of each layer. */
   readonly fibers: number
   /** Where it writes what it does. */

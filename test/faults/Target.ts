@@ -9,6 +9,7 @@ import { type Proxy, proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
 import type { Promises } from "./checks/Promises.ts"
 import type { Connection, Roads } from "./Spec.ts"
+import type { Reader } from "./verbs.ts"
 
 /** How one worker gets to each of the servers, in their order. */
 export type Way = ReadonlyArray<Proxy>
@@ -21,10 +22,16 @@ export interface Target {
   /** Which of them is broken when one is; the leader, where there is one. Undefined: nobody now. */
   readonly victim: (choose: (servers: ReadonlyArray<Server>) => Server | undefined) => Effect.Effect<Server | undefined>
   readonly connection: (way: Way) => Connection
+  /** Which verbs a client asks for by these bytes. */
+  readonly reads: Reader
   /** Whether locks are remembered over a pause or a restart of a server. */
   readonly forgets: { readonly pause?: "always" | "unheard", readonly kill?: "always" | "unheard" }
   /** How long after a fault of a server clients may still be on the wrong one, in milliseconds. */
   readonly settles: number
+  /** Cuts a server off from the others, while clients still reach it; where servers see each other through gates. */
+  readonly isolation?:
+    | { readonly isolate: (server: Server) => Effect.Effect<void>, readonly heal: Effect.Effect<void> }
+    | undefined
   /** Whether a server can lose its data, and is then a server without locks. */
   readonly wipes: boolean
   /** How many layers each worker builds. */

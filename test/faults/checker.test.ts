@@ -7,7 +7,15 @@ import type { Promises, Violation } from "./checks/Promises.ts"
 import { longestWait } from "./checks/Waits.ts"
 import { assemble, type Entry, type Fault, type History, merge, parse, type Write } from "./History.ts"
 
-const promises: Promises = { ttl: 2000, granularity: 0, deadWaiter: 0, commandTimeout: 1000, fifo: true }
+const promises: Promises = {
+  ttl: 2000,
+  granularity: 0,
+  deadWaiter: 0,
+  commandTimeout: 1000,
+  goesWithConnection: false,
+  prompt: 800,
+  fifo: true
+}
 const limit = longestWait(promises)
 const stillThere = 1_000_000
 
@@ -154,6 +162,29 @@ describe("exclusion", () => {
     breaks(history(logs, { faults: [restarted, silence] }))
   })
 
+  it("a lock that goes with its connection, for the moment in which the client hears of it", () => {
+    const mysql = { ...promises, goesWithConnection: true }
+    const cut: Fault = { name: "cut", kind: "network", slot: 0, from: 205, to: 300 }
+    const robbed = (until: number) => [[...lost(1, 0, [10, 1, until]), bye], [...held(1, 5, [210, 2, 300]), bye]]
+    const one = history(robbed(230), { faults: [cut] })
+    assert.deepStrictEqual(lawsOf(one, mysql), [])
+    assert.strictEqual(check(one, mysql).figures.unheard, 1)
+    breaks(one, "exclusion")
+    assert.deepStrictEqual(lawsOf(history(robbed(280), { faults: [cut] }), mysql), ["exclusion"], "for too long")
+    assert.deepStrictEqual(lawsOf(history(robbed(230)), mysql), ["exclusion"], "nothing was cut")
+    assert.deepStrictEqual(
+      lawsOf(history(robbed(230), { faults: [{ ...cut, slot: 1 }] }), mysql),
+      ["exclusion"],
+      "somebody else was cut off"
+    )
+    const untold = [[...held(1, 0, [10, 1, 230]), bye], [...held(1, 5, [210, 2, 300]), bye]]
+    assert.deepStrictEqual(
+      lawsOf(history(untold, { faults: [cut] }), mysql),
+      ["exclusion", "unreported loss"],
+      "the first was never told"
+    )
+  })
+
   it("a success that undoes a success", () => {
     const first = counted(held(1, 0, [10, 1, 20]), 1, 0)
     breaks(history([[...first, bye], [...counted(held(1, 5, [30, 2, 40]), 1, 1), bye]]))
@@ -190,16 +221,31 @@ describe("fencing", () => {
 describe("waits", () => {
   it("a key that nobody holds, and somebody waits for", () => {
     const one = history([[...held(1, 0, [10, 1, 20]), bye], [...held(1, 5, [limit + 100, 2, limit + 200]), bye]])
-    breaks(one, "stuck")
+    breaks(one, "slow", "stuck")
     assert.strictEqual(check(one, promises).figures.longestGap, limit + 80)
   })
 
   it("is excused while a fault of the waiter lasts, and not by one of somebody else", () => {
     const logs = [[...held(1, 0, [10, 1, 20]), bye], [...held(1, 5, [limit + 100, 2, limit + 200]), bye]]
-    const fault: Fault = { name: "silence", kind: "network", slot: 1, from: 30, to: 1000 }
+    const fault: Fault = { name: "silence", kind: "network", slot: 1, from: 30, to: 9000 }
     breaks(history(logs, { faults: [fault] }))
     breaks(history(logs, { faults: [{ ...fault, slot: undefined }] }))
     breaks(history(logs, { faults: [{ ...fault, slot: 0 }] }), "stuck")
+  })
+
+  it("a key that stays taken for a while after it was given back, where nothing was disturbed", () => {
+    const waited = (ms: number) => [[...held(1, 0, [10, 1, 20]), bye], [...held(1, 15, [20 + ms, 2, 30 + ms]), bye]]
+    breaks(history(waited(promises.prompt - 1)))
+    breaks(history(waited(promises.prompt + 1)), "slow")
+    const fault: Fault = { name: "silence", kind: "network", slot: 0, from: 0, to: 10 }
+    breaks(history(waited(promises.prompt + 1), { faults: [fault] }))
+    breaks(history(waited(promises.prompt + 1), { faults: [{ ...fault, aftermath: 0 }] }), "slow")
+    const middle: Fault = { ...fault, from: 400, to: 450, aftermath: 0 }
+    breaks(history(waited(promises.prompt + 1), { faults: [middle] }))
+    breaks(history(waited(2000), { faults: [middle] }), "slow")
+    breaks(history([...waited(2000), [stall(400, 450), bye]]), "slow")
+    breaks(history([...waited(2000), [stall(400, 1400), bye]]))
+    breaks(history([...waited(2000), held(1, 0, [1, 1, 2], "other")], { killed: { 2: 500 } }))
   })
 
   it("a process that stands still does not hold the key against the others", () =>
@@ -229,6 +275,8 @@ describe("waits", () => {
   })
 })
 
+const gaveUp = (t: number): Entry => ({ e: "ended", t, a: 1, result: "timeout" })
+
 describe("the line", () => {
   // The third comes last and is served second.
   const overtaken = [
@@ -240,6 +288,16 @@ describe("the line", () => {
   it("one who comes later and is served before", () => {
     breaks(history(overtaken), "first come, first served")
     assert.deepStrictEqual(lawsOf(history(overtaken), { ...promises, fifo: false }), [])
+  })
+
+  it("one whom others overtook may still be waiting when something happens, or give up", () => {
+    const waits: Entry = { e: "asked", t: 100, a: 1, key: "k", layer: 0 }
+    const [first = [], , third = []] = overtaken
+    const late: Fault = { name: "cut", kind: "network", slot: 1, from: 1100, to: 1200 }
+    breaks(history(overtaken, { faults: [late] }), "first come, first served")
+    breaks(history([first, [waits], third], { killed: { 1: 1300 } }), "first come, first served")
+    breaks(history([first, [waits, gaveUp(1300), bye], third]), "first come, first served")
+    breaks(history([first, [waits, gaveUp(1040), bye], third]))
   })
 
   it("is judged only where nothing was disturbed", () => {

@@ -57,6 +57,8 @@ export const layer = (connection: Connection): Layer.Layer<Lock, LockBackendErro
           sentinels: connection.addrs.map(endpoint),
           name: connection.masterName,
           natMap,
+          // Leaves a master as soon as a sentinel tells of another, as the drivers do that we open ourselves.
+          failoverDetector: true,
           connectTimeout: 1000,
           retryStrategy: () => 100,
           sentinelRetryStrategy: () => 100

@@ -8,12 +8,16 @@ import { now } from "./Monotonic.ts"
 import type { Plan, World } from "./Nemesis.ts"
 import type { Random } from "./Random.ts"
 import type { Moment, Order } from "./Spec.ts"
+import type { Target, Way } from "./Target.ts"
+import { asksOnlyFor, type Verb } from "./verbs.ts"
 
 /** A fault, whose victim and length are to be drawn. Undefined: nobody is there to be harmed now. */
 export type Draw = (world: World) => Effect.Effect<Plan | undefined>
 
-const harm = (inject: Effect.Effect<void>, millis: number, heal: Effect.Effect<void>): Effect.Effect<void> =>
-  Effect.ensuring(Effect.andThen(inject, Effect.sleep(millis)), heal)
+const harm = (inject: Effect.Effect<void>, millis: number, heal: Effect.Effect<void>): Effect.Effect<boolean> =>
+  done(Effect.ensuring(Effect.andThen(inject, Effect.sleep(millis)), heal))
+
+const done = (fault: Effect.Effect<unknown>): Effect.Effect<boolean> => Effect.as(fault, true)
 
 /** From a third of the ttl to nearly twice as much. */
 const anyLength = ({ random, target }: World): number =>
@@ -41,7 +45,7 @@ const kill = (at: Moment): Draw => (world) => {
     kind: "process",
     slot,
     claims: [`worker ${slot}`],
-    run: Effect.andThen(world.crew.order(slot, { do: "die", ...inAmbush(at) }), Effect.sleep(longestAmbush))
+    run: done(Effect.andThen(world.crew.order(slot, { do: "die", ...inAmbush(at) }), Effect.sleep(longestAmbush)))
   })
 }
 
@@ -91,7 +95,7 @@ const killAnybody: Draw = (world) => {
     kind: "process",
     slot,
     claims: [`worker ${slot}`],
-    run: world.crew.signal(slot, "SIGKILL")
+    run: done(world.crew.signal(slot, "SIGKILL"))
   })
 }
 
@@ -104,7 +108,7 @@ const block = (at: Moment): Draw => (world) => {
     kind: "process",
     slot,
     claims: [`worker ${slot}`],
-    run: Effect.andThen(world.crew.order(slot, order), Effect.sleep(millis + longestAmbush))
+    run: done(Effect.andThen(world.crew.order(slot, order), Effect.sleep(millis + longestAmbush)))
   })
 }
 
@@ -168,6 +172,63 @@ const late = onRoads(
 )
 const dropReply = onRoads("drop one reply", (road) => road.dropNextReply, brief)
 
+/** How long requests gather on the connections that will break: a renewal is due in that time. */
+export const gathering = 700
+
+/** Requests gather on the roads; the connections break for the client; the requests arrive so much later. */
+export const strand = (way: Way, millis: number): Effect.Effect<void> => {
+  const each = (f: (road: Proxy) => Effect.Effect<void>) => Effect.forEach(way, f, { discard: true })
+  return each((road) => road.freeze).pipe(
+    Effect.andThen(Effect.sleep(gathering)),
+    Effect.andThen(each((road) => road.strand)),
+    Effect.andThen(Effect.sleep(millis)),
+    Effect.ensuring(each((road) => road.pass))
+  )
+}
+
+export const stranded = "break connections, and deliver later what was sent on them"
+
+const strandAnybody: Draw = (world) => {
+  const slot = slotOf(world)
+  return Effect.succeed({
+    name: stranded,
+    kind: "network",
+    slot,
+    claims: [`roads ${slot}`],
+    run: done(strand(world.ways[slot] ?? [], anyLength(world)))
+  })
+}
+
+export const verbs: ReadonlyArray<Verb> = ["acquire", "renew", "release"]
+
+export const replyTo = (verb: Verb): string => `drop the reply to one ${verb}`
+
+/** How long a verb may take to be asked for. */
+const longestUntilAsked = 6000
+/** After this time connections are opened anew: what comes first on one can be read best. */
+const patience = 1500
+
+/** Of exactly one request, whoever asks first; answers whether somebody did. */
+export const dropReplyTo = (verb: Verb, { target, ways }: World): Effect.Effect<boolean> => {
+  const isIt = asksOnlyFor(target.reads, verb)
+  let taken = false
+  const first = (bytes: Buffer): boolean => {
+    if (taken || !isIt(bytes)) return false
+    taken = true
+    return true
+  }
+  const renew = Effect.forever(
+    Effect.andThen(Effect.sleep(patience), Effect.forEach(ways[0] ?? [], (road) => road.cut, { discard: true }))
+  )
+  return Effect.raceAllFirst([renew, ...ways.flat().map((road) => road.dropReplyTo(first))]).pipe(
+    Effect.as(true),
+    Effect.timeoutOrElse({ duration: longestUntilAsked, orElse: () => Effect.succeed(false) })
+  )
+}
+
+const dropOneReplyTo = (verb: Verb): Draw => (world) =>
+  Effect.succeed({ name: replyTo(verb), kind: "network", claims: [], run: dropReplyTo(verb, world) })
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Servers
 // ---------------------------------------------------------------------------------------------------------------------
@@ -175,7 +236,7 @@ const dropReply = onRoads("drop one reply", (road) => road.dropNextReply, brief)
 const onServer = (
   name: string,
   forgets: (world: World) => Plan["forgets"],
-  run: (server: Server, world: World) => Effect.Effect<void>
+  run: (server: Server, world: World) => Effect.Effect<boolean>
 ): Draw =>
 (world) =>
   Effect.map(world.target.victim(world.random.pick), (server): Plan | undefined =>
@@ -209,8 +270,25 @@ const wipeServer = onServer(
   (server, world) => harm(server.kill, anyLength(world), Effect.andThen(Effect.orDie(server.wipe), restart(server)))
 )
 
+/** Long enough for the others to choose another leader. */
+const isolate = onServer(
+  "isolate a server from the others",
+  () => undefined,
+  (server, world) =>
+    harm(
+      world.target.isolation?.isolate(server) ?? Effect.void,
+      beyondTtl(world),
+      world.target.isolation?.heal ?? Effect.void
+    )
+)
+
 /** What shows most comes first in every run. */
-const first: ReadonlyArray<Draw> = [cutOffHolder("both"), stop("holding"), kill("holding"), killServer]
+const first: ReadonlyArray<Draw> = [
+  cutOffHolder("both"),
+  stop("holding"),
+  kill("holding"),
+  killServer
+]
 
 const rest: ReadonlyArray<Draw> = [
   kill("holding"),
@@ -235,8 +313,8 @@ const rest: ReadonlyArray<Draw> = [
   slow,
   late,
   dropReply,
-  dropReply,
-  dropReply,
+  ...verbs.map(dropOneReplyTo),
+  strandAnybody,
   pauseServer,
   pauseServer,
   killServer,
@@ -249,15 +327,20 @@ const shuffled = <A>({ between }: Random, items: ReadonlyArray<A>): Array<A> => 
   return result
 }
 
+/** What this target can suffer besides. */
+const others = ({ isolation, wipes }: Target): ReadonlyArray<Draw> => [
+  ...(wipes ? [wipeServer] : []),
+  ...(isolation === undefined ? [] : [isolate, isolate])
+]
+
 /** Deals every fault once, in an order of its own, before any comes again. */
 export const deck = ({ random, target }: World): () => Draw => {
   const alone = target.servers.length === 0
-  const cards = (all: ReadonlyArray<Draw>) =>
-    shuffled(random, alone ? [block("holding"), block("waiting")] : target.wipes ? [...all, wipeServer] : all)
+  const all = alone ? [block("holding"), block("waiting")] : [...rest, ...others(target)]
   // The last is dealt first.
   let dealt = alone ? [] : shuffled(random, first)
   return () => {
-    if (dealt.length === 0) dealt = cards(rest)
+    if (dealt.length === 0) dealt = shuffled(random, all)
     return dealt.pop() ?? stopAnybody
   }
 }

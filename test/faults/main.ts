@@ -52,6 +52,8 @@ const program = Effect.gen(function*() {
     for (const line of Report.violations(outcome)) yield* say(line)
   }
   yield* say(`\n${Report.table(outcomes)}\n`)
+  const leaks = Report.leakTable(outcomes)
+  if (leaks !== undefined) yield* say(`${leaks}\n`)
   yield* say(`written to ${yield* Report.save(outcomes)}`)
   if (outcomes.some(({ violations }) => violations.length > 0)) process.exitCode = 1
 })

@@ -2,19 +2,29 @@
  * Every backend, with its servers.
  */
 import { Effect } from "effect"
-import { etcd, etcdCluster } from "../harness/EtcdServer.ts"
+import { etcd, etcdDivided } from "../harness/EtcdServer.ts"
 import { mariadb, mysql } from "../harness/MysqlServer.ts"
 import { redis, redisCluster, redisSentinel } from "../harness/RedisServer.ts"
-import type { Server } from "../harness/Server.ts"
-import { zooKeeper, zooKeeperEnsemble } from "../harness/ZooKeeperServer.ts"
+import { onFreePorts, type Server } from "../harness/Server.ts"
+import { zooKeeper } from "../harness/ZooKeeperServer.ts"
+import { dividedEnsemble } from "../zookeeper/divided.ts"
 import type { Promises } from "./checks/Promises.ts"
 import * as Residue from "./residue.ts"
 import { addrsOf, roadsOf, type Start, type Target } from "./Target.ts"
+import * as Verbs from "./verbs.ts"
 
 const ttl = 2000
 const commandTimeout = 1000
 
-const base = { ttl, granularity: 0, deadWaiter: 0, commandTimeout, fifo: true } satisfies Promises
+const base = {
+  ttl,
+  granularity: 0,
+  deadWaiter: 0,
+  commandTimeout,
+  goesWithConnection: false,
+  prompt: 800,
+  fifo: true
+} satisfies Promises
 
 const anyOf = (servers: ReadonlyArray<Server>): Target["victim"] => (choose) => Effect.sync(() => choose(servers))
 
@@ -38,6 +48,7 @@ const first = (addrs: ReadonlyArray<string>): string => addrs[0] ?? nowhere()
 const memory: Start = Effect.succeed({
   promises: base,
   servers: [],
+  reads: () => [],
   victim: () => Effect.succeed(undefined),
   connection: () => ({ kind: "memory" }),
   forgets: {},
@@ -56,6 +67,7 @@ const redisSingle: Start = Effect.gen(function*() {
   return {
     promises: redisPromises,
     servers,
+    reads: Verbs.redis,
     victim: anyOf(servers),
     connection: (way) => ({ kind: "redis", addr: first(addrsOf(way)) }),
     forgets: {},
@@ -71,6 +83,7 @@ const cluster: Start = Effect.gen(function*() {
   return {
     promises: redisPromises,
     servers: nodes,
+    reads: Verbs.redis,
     victim: anyOf(nodes),
     connection: (way) => ({ kind: "redis-cluster", addrs: addrsOf(way), roads: roadsOf(nodes, way) }),
     forgets: {},
@@ -88,6 +101,7 @@ const sentinel: Start = Effect.gen(function*() {
   return {
     promises: redisPromises,
     servers: all,
+    reads: Verbs.redis,
     victim: leaderOrAny(servers, Residue.isMaster),
     connection: (way) => ({
       kind: "redis-sentinel",
@@ -109,6 +123,7 @@ const redlock: Start = Effect.gen(function*() {
   return {
     promises: { ...redisPromises, fifo: false },
     servers,
+    reads: Verbs.redis,
     victim: anyOf(servers),
     connection: (way) => ({ kind: "redlock", nodes: addrsOf(way) }),
     forgets: {},
@@ -120,11 +135,13 @@ const redlock: Start = Effect.gen(function*() {
 })
 
 // A lease lives on for half a second, and a new leader gives every lease its whole ttl once more.
-const etcdPromises: Promises = { ...base, granularity: 1000, deadWaiter: ttl + 1000 }
+const etcdPromises: Promises = { ...base, granularity: 1000, deadWaiter: ttl + 1000, prompt: 1500 }
 
-const etcdTarget = (servers: ReadonlyArray<Server>): Target => ({
+const etcdTarget = (servers: ReadonlyArray<Server>, isolation?: Target["isolation"]): Target => ({
+  isolation,
   promises: etcdPromises,
   servers,
+  reads: Verbs.etcd,
   victim: leaderOrAny(servers, Residue.leadsEtcd),
   connection: (way) => ({ kind: "etcd", endpoints: addrsOf(way) }),
   forgets: {},
@@ -135,8 +152,10 @@ const etcdTarget = (servers: ReadonlyArray<Server>): Target => ({
 })
 
 const mysqlTarget = (server: Effect.Success<ReturnType<typeof mariadb>>): Target => ({
-  promises: { ...base, granularity: 1000, deadWaiter: ttl + 1000 },
+  // A server that waits for a lock on behalf of a client looks once a second whether the client is still there.
+  promises: { ...base, granularity: 1000, deadWaiter: ttl + 1000, goesWithConnection: true, prompt: 2500 },
   servers: [server],
+  reads: Verbs.mysql,
   victim: anyOf([server]),
   connection: (way) => ({
     kind: "mysql",
@@ -153,10 +172,12 @@ const mysqlTarget = (server: Effect.Success<ReturnType<typeof mariadb>>): Target
   residue: Residue.mysql(server)
 })
 
-const zooKeeperTarget = (servers: ReadonlyArray<Server>): Target => ({
+const zooKeeperTarget = (servers: ReadonlyArray<Server>, isolation?: Target["isolation"]): Target => ({
+  isolation,
   // A tick; as long again for an election, after which every session has its whole time once more.
-  promises: { ...base, granularity: 1000, deadWaiter: ttl + 1000 },
+  promises: { ...base, granularity: 1000, deadWaiter: ttl + 1000, prompt: 1500 },
   servers,
+  reads: Verbs.zooKeeper,
   victim: leaderOrAny(servers, Residue.leadsZooKeeper),
   connection: (way) => ({ kind: "zookeeper", servers: addrsOf(way), sessionTimeout: ttl }),
   forgets: {},
@@ -174,11 +195,14 @@ export const targets = {
   "redis-sentinel": sentinel,
   redlock,
   etcd: Effect.map(etcd({}), (server) => etcdTarget([server])),
-  "etcd-cluster": Effect.map(etcdCluster(), ({ nodes }) => etcdTarget(nodes)),
+  "etcd-cluster": Effect.map(etcdDivided, ({ nodes, ...isolation }) => etcdTarget(nodes, isolation)),
   mariadb: Effect.map(mariadb(), mysqlTarget),
   mysql: Effect.map(mysql(), mysqlTarget),
   zookeeper: Effect.map(zooKeeper({}), (server) => zooKeeperTarget([server])),
-  "zookeeper-ensemble": Effect.map(zooKeeperEnsemble(), ({ nodes }) => zooKeeperTarget(nodes))
+  "zookeeper-ensemble": Effect.map(
+    onFreePorts(dividedEnsemble),
+    ({ nodes, ...isolation }) => zooKeeperTarget(nodes, isolation)
+  )
 } satisfies Record<string, Start>
 
 /** The name of a backend with its servers. */

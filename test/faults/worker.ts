@@ -74,7 +74,7 @@ watchStalls(
 const width = 16
 
 /** A number in a file; a write is whole or was not. */
-const counters = new Map([...spec.keys, spec.longKey].map((key) => {
+const counters = new Map([...spec.keys, spec.longKey, spec.rareKey].map((key) => {
   const file = Fs.openSync(`${spec.counters}/${encodeURIComponent(key)}`, Fs.constants.O_RDWR | Fs.constants.O_CREAT)
   return [key, {
     read: () => {
@@ -152,22 +152,31 @@ const attempt = Effect.fnUntraced(function*(lock: Lock["Service"], layer: number
   if (outcome.result === "error") yield* Effect.sleep(random.between(20, 120))
 })
 
-const fiber = (lock: Lock["Service"], layer: number, isLong: boolean) =>
+/** One attempt after the other, each with the pause after it. */
+const fibers = (lock: Lock["Service"], layer: number): ReadonlyArray<Effect.Effect<void>> => [
   Effect.suspend(() =>
-    isLong
-      ? attempt(lock, layer, spec.longKey, random.between(spec.ttl * 0.2, spec.ttl * 1.4))
-      : attempt(lock, layer, random.pick(spec.keys) ?? "", random.between(1, 50))
-  ).pipe(Effect.andThen(Effect.sleep(isLong ? 50 : 1)), Effect.repeat({ until: () => quitting }))
+    attempt(lock, layer, spec.longKey, random.between(spec.ttl * 0.2, spec.ttl * 1.4)).pipe(Effect.delay(50))
+  ),
+  Effect.suspend(() =>
+    attempt(lock, layer, spec.rareKey, random.between(1, 10)).pipe(Effect.delay(random.between(20, 400)))
+  ),
+  ...Array.from(
+    { length: spec.fibers },
+    () =>
+      Effect.suspend(() =>
+        attempt(lock, layer, random.pick(spec.keys) ?? "", random.between(1, 50)).pipe(Effect.delay(1))
+      )
+  )
+]
 
 const crew = (number: number) =>
   Effect.gen(function*() {
     const lock = yield* Lock
     if (number === 0) write({ e: "ready", t: now() })
-    yield* Effect.forEach(
-      Array.from({ length: spec.fibers + 1 }, (_, i) => i === 0),
-      (isLong) => fiber(lock, number, isLong),
-      { concurrency: "unbounded", discard: true }
-    )
+    yield* Effect.forEach(fibers(lock, number), Effect.repeat({ until: () => quitting }), {
+      concurrency: "unbounded",
+      discard: true
+    })
   }).pipe(
     Effect.provide(Layer.fresh(layer(spec.connection))),
     // The server may be away just now.

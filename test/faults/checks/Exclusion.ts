@@ -1,29 +1,35 @@
 /**
  * Law 1: two never believe to hold a key at once, except for a process that stands still, and then never for longer
- * than it does; and whoever is robbed that way is told.
+ * than it does; or for the moment in which a client hears that its connection is gone, where the lock goes with it. And
+ * whoever is robbed is told.
  */
 import type { History } from "../History.ts"
 import type { Belief, Promises, Violation } from "./Promises.ts"
-import { beliefs, describe, mayBeForgotten, stoodStill } from "./Promises.ts"
+import { beliefs, describe, hadJustHeard, mayBeForgotten, stoodStill } from "./Promises.ts"
 
 interface Found {
   readonly violations: ReadonlyArray<Violation>
   readonly frozen: number
   readonly forgotten: number
+  readonly unheard: number
 }
 
 export const check = (history: History, promises: Promises): Found => {
   const violations: Array<Violation> = []
   const frozen = new Set<Belief>()
   const forgotten = new Set<Belief>()
+  const unheard = new Set<Belief>()
 
   const judge = (key: string, older: Belief, newer: Belief): void => {
     const since = Math.max(older.from, newer.from)
     const text = `${key}: ${describe(older)} and ${describe(newer)}`
     const wasFrozen = stoodStill(older.attempt, since, older.to)
     const wasForgotten = mayBeForgotten(history, promises, older, newer.from)
-    if (older.token === newer.token || !(wasFrozen || wasForgotten)) violations.push({ law: "exclusion", text })
+    const wasUnheard = hadJustHeard(history, promises, older, newer.from)
+    const isExcused = wasFrozen || wasForgotten || wasUnheard
+    if (older.token === newer.token || !isExcused) violations.push({ law: "exclusion", text })
     else if (wasFrozen) frozen.add(older)
+    else if (wasUnheard) unheard.add(older)
     else forgotten.add(older)
     // What the server has forgotten it can not tell of.
     const told = older.attempt.ended?.result !== "released"
@@ -42,7 +48,7 @@ export const check = (history: History, promises: Promises): Found => {
     }
     violations.push(...lostUpdates(history, promises, key, list))
   }
-  return { violations, frozen: frozen.size, forgotten: forgotten.size }
+  return { violations, frozen: frozen.size, forgotten: forgotten.size, unheard: unheard.size }
 }
 
 /** The counter is read and written under the lock only, so a success never undoes a success. */

@@ -2,6 +2,7 @@
  * What a backend promises, and what excuses a history that looks as if it had not been kept.
  */
 import type { Attempt, Fault, History } from "../History.ts"
+import type { Interval } from "../Monotonic.ts"
 
 /** Of a backend. Times in milliseconds. */
 export interface Promises {
@@ -11,6 +12,10 @@ export interface Promises {
   /** How long a waiter that died may hold up those behind it. */
   readonly deadWaiter: number
   readonly commandTimeout: number
+  /** A lock goes with its connection, at once. */
+  readonly goesWithConnection: boolean
+  /** For how long somebody may wait for a free key while nothing is disturbed. */
+  readonly prompt: number
   /** First come, first served. */
   readonly fifo: boolean
 }
@@ -25,6 +30,7 @@ export interface Violation {
     | "register order"
     | "register refused a holder"
     | "stuck"
+    | "slow"
     | "starved"
     | "first come, first served"
     | "residue"
@@ -36,6 +42,8 @@ export interface Violation {
 
 /** How long a process that thaws needs until it has read its clock and interrupted what it ran. */
 export const thaw = 60
+
+const never = Number.POSITIVE_INFINITY
 
 /** A held attempt, with the span in which it believed to hold its key. */
 export interface Belief {
@@ -80,8 +88,33 @@ export const mayBeForgotten = (history: History, promises: Promises, older: Beli
     return [...deaf, ...stalls].some((silence) => overlaps(silence, fault.from, at))
   })
 
+/**
+ * Whether the connection of `older` had just been broken when somebody else got the key, and its process heard of it as
+ * soon as a process can: the server frees the lock when it sees the end of the connection, at the same time as the client.
+ */
+export const hadJustHeard = (history: History, promises: Promises, older: Belief, at: number): boolean =>
+  promises.goesWithConnection && older.attempt.ended?.result === "lost" && older.to - at <= thaw &&
+  history.faults.some((fault) =>
+    fault.kind !== "process" && concerns(fault, older.attempt.worker.slot) && overlaps(fault, at - thaw, older.to)
+  )
+
 /** For people. */
 export const describe = ({ attempt, from, to, token }: Belief): string =>
   `${attempt.worker.name}#${attempt.id} (token ${token}, ${from.toFixed(1)} to ${to.toFixed(1)}, ${
     attempt.ended?.result ?? "never ended"
   })`
+
+/** For how long a fault may be felt after it is over, where it does not say so itself. */
+const aftermath = 6000
+
+/** A stall that is shorter is felt only while it lasts. */
+const harmless = (ttl: number): number => ttl / 4
+
+/** When something was broken or stood still, with the time over which that may be felt. */
+export const disturbances = ({ faults, workers }: History, { ttl }: Promises): ReadonlyArray<Interval> => [
+  ...faults.map((fault) => ({ from: fault.from, to: fault.to + (fault.aftermath ?? aftermath) })),
+  ...workers.flatMap(({ gone, saidBye }) => saidBye || gone === never ? [] : [{ from: gone, to: gone + aftermath }]),
+  ...workers.flatMap(({ stalls }) =>
+    stalls.map(({ from, to }) => ({ from, to: to - from < harmless(ttl) ? to : to + aftermath }))
+  )
+]

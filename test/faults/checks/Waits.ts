@@ -1,10 +1,12 @@
 /**
- * Laws 8 and 10: a key that nobody holds is not waited for longer than a dead holder and a dead waiter may cost, once the
- * faults that concern the waiter are over; and nobody waits for ever.
+ * Laws 4, 5, 8 and 10: a key that nobody holds is not waited for longer than a dead holder and a dead waiter may cost,
+ * once the faults that concern the waiter are over; hardly at all where nobody died and nothing was disturbed; and nobody
+ * waits for ever.
  */
 import type { Attempt, History } from "../History.ts"
+import type { Interval } from "../Monotonic.ts"
 import type { Belief, Promises, Violation } from "./Promises.ts"
-import { beliefs, concerns, describe } from "./Promises.ts"
+import { beliefs, concerns, describe, disturbances } from "./Promises.ts"
 
 /** What connecting again, looking again, and a busy machine may take. */
 const slack = 6000
@@ -45,6 +47,17 @@ const afterOthers = (list: ReadonlyArray<Belief>): ReadonlyArray<readonly [Belie
   })
 }
 
+/** The longest part of a span in which nothing was disturbed. */
+const longestCalm = (disturbed: ReadonlyArray<Interval>, { from, to }: Interval): number => {
+  let [calm, longest] = [from, 0]
+  for (const one of disturbed) {
+    if (one.to <= calm || one.from >= to) continue
+    longest = Math.max(longest, one.from - calm)
+    calm = one.to
+  }
+  return Math.max(longest, to - calm)
+}
+
 interface Found {
   readonly violations: ReadonlyArray<Violation>
   readonly longestGap: number
@@ -53,6 +66,7 @@ interface Found {
 export const check = (history: History, promises: Promises): Found => {
   const violations: Array<Violation> = []
   const limit = longestWait(promises)
+  const disturbed = disturbances(history, promises).toSorted((a, b) => a.from - b.from)
   let longestGap = 0
 
   for (const [key, list] of beliefs(history)) {
@@ -60,6 +74,13 @@ export const check = (history: History, promises: Promises): Found => {
       const { attempt, from } = belief
       const since = Math.max(attempt.asked, free)
       longestGap = Math.max(longestGap, from - since)
+      const calm = longestCalm(disturbed, { from: since, to: from })
+      if (calm > promises.prompt) {
+        violations.push({
+          law: "slow",
+          text: `${key}: free for ${calm.toFixed(0)} ms with nothing disturbed, before ${describe(belief)}`
+        })
+      }
       if (from - since <= limit) continue
       const gap = from - Math.max(since, calmSince(history, attempt, from))
       if (gap > limit) {
