@@ -2,20 +2,20 @@
  * What is particular to MySQL and MariaDB.
  */
 import { MysqlLock } from "@dlock/mysql"
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber, Option, Redacted } from "effect"
 import * as Mysql from "mysql2"
 import {
   attempt,
   connect,
   expectSome,
-  flavours,
   freshKey,
   holderOf,
   lineUp,
   lockOf,
   millis,
   MysqlServer,
+  onBoth,
   optionsFor,
   rows,
   until,
@@ -35,436 +35,432 @@ const questions = (bare: Parameters<typeof rows>[0]) =>
 const sessionsOf = (bare: Parameters<typeof rows>[0]) =>
   Effect.map(rows(bare, "SELECT id FROM information_schema.processlist WHERE user = 'app'"), (all) => all.length)
 
-for (const flavour of flavours) {
-  describe.skipIf(!flavour.runs)(flavour.name, () => {
-    layer(MysqlServer.layer(flavour), { excludeTestServices: true, timeout: "1 minute" })((it) => {
-      describe("interop", () => {
-        it.effect("a bare GET_LOCK of a simple key excludes us", () =>
-          Effect.gen(function*() {
-            const { backend, bare } = yield* setting
-            const key = freshKey()
-            yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-            assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(key))))
-            const request = attempt(key)
-            const waiting = yield* Effect.forkScoped(backend.acquire(request), { startImmediately: true })
-            yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
-            yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-            yield* Fiber.join(waiting)
-            assert.strictEqual(yield* value(bare, `SELECT GET_LOCK('${key}', 0)`), 0)
-            assert.isTrue(yield* backend.release(request))
-          }))
+onBoth((it, flavour) => {
+  describe("interop", () => {
+    it.effect("a bare GET_LOCK of a simple key excludes us", () =>
+      Effect.gen(function*() {
+        const { backend, bare } = yield* setting
+        const key = freshKey()
+        yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
+        assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(key))))
+        const request = attempt(key)
+        const waiting = yield* Effect.forkScoped(backend.acquire(request), { startImmediately: true })
+        yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
+        yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
+        yield* Fiber.join(waiting)
+        assert.strictEqual(yield* value(bare, `SELECT GET_LOCK('${key}', 0)`), 0)
+        assert.isTrue(yield* backend.release(request))
+      }))
 
-        it.effect("a bare GET_LOCK of a simple key is excluded by us, and stands in the same line", () =>
-          Effect.gen(function*() {
-            const { backend, bare, server } = yield* setting
-            const key = freshKey()
-            const holder = attempt(key)
-            yield* backend.acquire(holder)
-            assert.strictEqual(yield* value(bare, `SELECT GET_LOCK('${key}', 0)`), 0)
-            const order: Array<string> = []
-            const bares = []
-            for (const name of ["first", "third"]) {
-              const connection = yield* connect(server)
-              bares.push(
-                yield* Effect.forkScoped(
-                  Effect.gen(function*() {
-                    yield* value(connection, `SELECT GET_LOCK('${key}', 60)`)
-                    order.push(name)
-                    yield* value(connection, `SELECT RELEASE_LOCK('${key}')`)
-                  }),
-                  { startImmediately: true }
-                )
+    it.effect("a bare GET_LOCK of a simple key is excluded by us, and stands in the same line", () =>
+      Effect.gen(function*() {
+        const { backend, bare, server } = yield* setting
+        const key = freshKey()
+        const holder = attempt(key)
+        yield* backend.acquire(holder)
+        assert.strictEqual(yield* value(bare, `SELECT GET_LOCK('${key}', 0)`), 0)
+        const order: Array<string> = []
+        const bares = []
+        for (const name of ["first", "third"]) {
+          const connection = yield* connect(server)
+          bares.push(
+            yield* Effect.forkScoped(
+              Effect.gen(function*() {
+                yield* value(connection, `SELECT GET_LOCK('${key}', 60)`)
+                order.push(name)
+                yield* value(connection, `SELECT RELEASE_LOCK('${key}')`)
+              }),
+              { startImmediately: true }
+            )
+          )
+          yield* until(Effect.map(waitersOf(bare, key), (n) => n === (name === "first" ? 1 : 3)))
+          if (name === "first") {
+            const request = attempt(key)
+            const fiber = yield* lineUp(bare, backend, request)
+            bares.push(
+              yield* Effect.forkScoped(
+                Effect.gen(function*() {
+                  yield* Fiber.join(fiber)
+                  order.push("second")
+                  yield* backend.release(request)
+                })
               )
-              yield* until(Effect.map(waitersOf(bare, key), (n) => n === (name === "first" ? 1 : 3)))
-              if (name === "first") {
-                const request = attempt(key)
-                const fiber = yield* lineUp(bare, backend, request)
-                bares.push(
-                  yield* Effect.forkScoped(
-                    Effect.gen(function*() {
-                      yield* Fiber.join(fiber)
-                      order.push("second")
-                      yield* backend.release(request)
-                    })
-                  )
-                )
-              }
-            }
-            yield* backend.release(holder)
-            yield* Fiber.joinAll(bares)
-            assert.deepStrictEqual(order, ["first", "second", "third"])
-          }))
-
-        it.effect("keys that differ in case only are different locks, on both servers", () =>
-          Effect.gen(function*() {
-            const { backend } = yield* setting
-            const key = freshKey()
-            const [lower, upper] = [attempt(key), attempt(key.toUpperCase())]
-            expectSome(yield* backend.tryAcquire(lower), "lower case is free")
-            expectSome(yield* backend.tryAcquire(upper), "upper case is another key")
-            assert.isTrue(yield* backend.release(lower))
-            assert.isTrue(yield* backend.release(upper))
-          }))
-
-        it.effect("programs with different prefixes do not disturb each other", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* setting
-            const one = yield* MysqlLock.make({ ...optionsFor(server), keyPrefix: "one:" })
-            const two = yield* MysqlLock.make({ ...optionsFor(server), keyPrefix: "two:" })
-            const key = freshKey()
-            expectSome(yield* one.tryAcquire(attempt(key)), "free")
-            expectSome(yield* two.tryAcquire(attempt(key)), "free under another prefix")
-            assert.isNumber(yield* value(bare, `SELECT IS_USED_LOCK('one:${key}')`))
-          }))
-      })
-
-      describe("costs", () => {
-        it.effect("10,000 free locks live on one connection, and cost at most one statement per second", () =>
-          Effect.gen(function*() {
-            const { backend, bare } = yield* setting
-            const before = yield* sessionsOf(bare)
-            const requests = Array.from({ length: 10_000 }, () => attempt(freshKey()))
-            const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
-            assert.isTrue(grants.every(Option.isSome))
-            assert.strictEqual(yield* sessionsOf(bare), before, "no connection but the first")
-            const asked = yield* questions(bare)
-            for (let step = 0; step < 60; step++) {
-              yield* Effect.sleep("100 millis")
-              const due = requests.filter((_, i) => i % 100 === step)
-              const renewed = yield* Effect.forEach(due, backend.renew)
-              assert.isTrue(renewed.every(Option.isSome))
-            }
-            // One of them is the question itself.
-            const cost = (yield* questions(bare)) - asked - 1
-            assert.isAtMost(cost, 6, "at most one per second")
-            assert.isAtLeast(cost, 1, "the session is kept alive")
-            const released = yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
-            assert.isTrue(released.every((answer) => answer))
-          }))
-
-        it.effect("an answer that came while the event loop was blocked is not overdue", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const backend = yield* MysqlLock.make({ ...optionsFor(server), commandTimeout: "200 millis" })
-            yield* backend.tryAcquire(attempt(freshKey()))
-            for (let i = 0; i < 5; i++) {
-              yield* Effect.yieldNow
-              const trying = yield* Effect.forkScoped(backend.tryAcquire(attempt(freshKey())), {
-                startImmediately: true
-              })
-              Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
-              expectSome(yield* Fiber.join(trying), "free")
-            }
-          }))
-
-        it.effect("a hand-over within a program is one statement: the release, and the next one's request", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* setting
-            const lock = yield* lockOf(optionsFor(server))
-            const key = freshKey()
-            const round = Effect.forEach(
-              Array.from({ length: 50 }),
-              () => lock.withLock(key, Effect.sleep("1 millis")),
-              { concurrency: "unbounded", discard: true }
             )
-            yield* round
-            const asked = yield* questions(bare)
-            yield* round
-            const cost = (yield* questions(bare)) - asked - 1
-            assert.isAtMost(cost, 50 + 3)
-          }))
-      })
+          }
+        }
+        yield* backend.release(holder)
+        yield* Fiber.joinAll(bares)
+        assert.deepStrictEqual(order, ["first", "second", "third"])
+      }))
 
-      describe("the line", () => {
-        it.effect("interrupting a waiter ends its GET_LOCK on the server at once, and its connection is used again", () =>
-          Effect.gen(function*() {
-            const { backend, bare } = yield* setting
-            const key = freshKey()
-            const holder = attempt(key)
-            yield* backend.acquire(holder)
-            for (let i = 0; i < 20; i++) {
-              const request = attempt(key)
-              const waiting = yield* lineUp(bare, backend, request)
-              const [, took] = yield* millis(Effect.andThen(Fiber.interrupt(waiting), backend.release(request)))
-              assert.strictEqual(yield* waitersOf(bare, key), 0)
-              assert.isAtMost(took, 500, "at once")
-            }
-            assert.isAtMost(yield* sessionsOf(bare), 1 + 3, "one shared, one for the waits, one that ends them")
-            assert.isTrue(yield* backend.release(holder))
-          }))
+    it.effect("keys that differ in case only are different locks, on both servers", () =>
+      Effect.gen(function*() {
+        const { backend } = yield* setting
+        const key = freshKey()
+        const [lower, upper] = [attempt(key), attempt(key.toUpperCase())]
+        expectSome(yield* backend.tryAcquire(lower), "lower case is free")
+        expectSome(yield* backend.tryAcquire(upper), "upper case is another key")
+        assert.isTrue(yield* backend.release(lower))
+        assert.isTrue(yield* backend.release(upper))
+      }))
 
-        it.effect("a statement time limit of the server does not end a wait", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const [variable, unit] = flavour.name === "MySQL"
-              ? ["max_execution_time", 300]
-              : ["max_statement_time", 0.3]
-            yield* rows(bare, `SET GLOBAL ${variable} = ${unit}`)
-            const backend = yield* MysqlLock.make(optionsFor(server))
-            yield* rows(bare, `SET GLOBAL ${variable} = 0`)
-            const key = freshKey()
-            const holder = attempt(key)
-            yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-            const waiting = yield* lineUp(bare, backend, holder)
-            const since = yield* value(bare, "SELECT NOW(6)")
-            yield* Effect.sleep("1 seconds")
-            assert.isDefined(since)
-            const [longest] = yield* rows(
-              bare,
-              "SELECT MAX(time) FROM information_schema.processlist WHERE state = 'User lock'"
-            )
-            assert.isAtLeast(Number(longest?.[0]), 1, "it is still the same wait")
-            yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-            yield* Fiber.join(waiting)
-            assert.isTrue(yield* backend.release(holder))
-          }))
-
-        it.effect("somebody else's KILL QUERY sends a waiter to the end of the line, and no further", () =>
-          Effect.gen(function*() {
-            const { backend, bare } = yield* setting
-            const key = freshKey()
-            yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-            const request = attempt(key)
-            const waiting = yield* lineUp(bare, backend, request)
-            const [row] = yield* rows(
-              bare,
-              "SELECT id FROM information_schema.processlist WHERE state = 'User lock'"
-            )
-            yield* rows(bare, `KILL QUERY ${row?.[0]}`)
-            yield* Effect.sleep("50 millis")
-            yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
-            assert.isUndefined(waiting.pollUnsafe())
-            yield* rows(bare, `KILL ${row?.[0]}`)
-            yield* Effect.sleep("50 millis")
-            yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
-            assert.isUndefined(waiting.pollUnsafe())
-            yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-            yield* Fiber.join(waiting)
-            assert.isTrue(yield* backend.release(request))
-          }))
-
-        it.effect("a foreign program that closes a cycle of waits gets the deadlock, or we wait on", () =>
-          Effect.gen(function*() {
-            const { backend, bare } = yield* setting
-            const [mine, theirs] = [attempt(freshKey()), attempt(freshKey())]
-            yield* backend.acquire(mine)
-            yield* value(bare, `SELECT GET_LOCK('${theirs.key}', 0)`)
-            const { server } = yield* MysqlServer
-            const other = yield* connect(server)
-            const waiting = yield* lineUp(other, backend, theirs)
-            // Our waits are on sessions that hold nothing, so this is no cycle for the server.
-            const foreign = yield* Effect.forkScoped(value(bare, `SELECT GET_LOCK('${mine.key}', 60)`))
-            yield* until(Effect.map(waitersOf(other, mine.key), (n) => n === 1))
-            assert.isUndefined(waiting.pollUnsafe())
-            assert.isTrue(yield* backend.release(mine))
-            assert.strictEqual(yield* Fiber.join(foreign), 1)
-            yield* value(bare, "SELECT RELEASE_ALL_LOCKS()").pipe(
-              Effect.catchDefect(() => value(bare, `SELECT RELEASE_LOCK('${theirs.key}'), RELEASE_LOCK('${mine.key}')`))
-            )
-            yield* Fiber.join(waiting)
-            assert.isTrue(yield* backend.release(theirs))
-          }))
-      })
-
-      describe("fencing", () => {
-        it.effect("tokens out of a table grow, in a table that is made when it is missing", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const table = `locks.tokens_${crypto.randomUUID().replaceAll("-", "")}`
-            const key = freshKey()
-            const tokens: Array<bigint> = []
-            for (let client = 0; client < 2; client++) {
-              const backend = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table } })
-              for (let i = 0; i < 3; i++) {
-                const request = attempt(key)
-                const grant = yield* i === 0
-                  ? Effect.map(backend.tryAcquire(request), (grant) => expectSome(grant, "free"))
-                  : backend.acquire(request)
-                tokens.push(grant.fencingToken)
-                assert.isTrue(yield* backend.release(request))
-              }
-            }
-            assert.deepStrictEqual(tokens, [1n, 2n, 3n, 4n, 5n, 6n])
-            assert.deepStrictEqual(yield* rows(bare, `SELECT name, token FROM ${table}`), [[key, 6]])
-            const upper = attempt(key.toUpperCase())
-            const backend = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table } })
-            assert.strictEqual(expectSome(yield* backend.tryAcquire(upper), "free").fencingToken, 1n, "another key")
-          }))
-
-        it.effect("a waiter gets its token after the holder before it", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const options = { ...optionsFor(server), fencing: { table: "tokens" } }
-            const [a, b] = [yield* MysqlLock.make(options), yield* MysqlLock.make(options)]
-            const key = freshKey()
-            const [first, second] = [attempt(key), attempt(key)]
-            const one = yield* a.acquire(first)
-            const waiting = yield* lineUp(bare, b, second)
-            yield* a.release(first)
-            assert.isTrue((yield* Fiber.join(waiting)).fencingToken > one.fencingToken)
-          }))
-
-        it.effect("a grant whose token can not be had is given back", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const lock = yield* lockOf({ ...optionsFor(server), fencing: { table: "lost_tokens" } })
-            yield* rows(bare, "DROP TABLE locks.lost_tokens")
-            const key = freshKey()
-            const error = yield* Effect.flip(lock.withLock(key, Effect.void))
-            assert.strictEqual(error._tag, "LockBackendError")
-            assert.include(error.message, "lost_tokens")
-            yield* until(Effect.map(holderOf(bare, key), (id) => id === undefined))
-          }))
-
-        it.effect("without a database the table needs its own", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const { database: _, ...options } = optionsFor(server)
-            const error = yield* Effect.flip(MysqlLock.make({ ...options, fencing: { table: "tokens" } }))
-            assert.strictEqual(error.reason, "Rejected")
-            assert.include(error.message, "No database selected")
-            yield* MysqlLock.make({ ...options, fencing: { table: "locks.tokens" } })
-          }))
-      })
-
-      describe("connecting", () => {
-        it.effect("wrong credentials fail the build, and no secret is told", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const error = yield* Effect.flip(
-              MysqlLock.make({ ...optionsFor(server), password: Redacted.make("hunter2") })
-            )
-            assert.strictEqual(error.reason, "Unauthorized")
-            assert.include(error.message, "Access denied")
-            assert.notInclude(JSON.stringify(error) + String(error.stack) + String(error.cause), "hunter2")
-          }))
-
-        it.effect("an unknown database fails the build and says so", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const error = yield* Effect.flip(MysqlLock.make({ ...optionsFor(server), database: "nowhere" }))
-            assert.strictEqual(error.reason, "Rejected")
-            assert.include(error.message, "nowhere")
-          }))
-
-        it.effect("a port where nobody listens fails the build at once", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const [error, took] = yield* millis(
-              Effect.flip(MysqlLock.make({ ...optionsFor(server), host: "127.0.0.1", port: 1 }))
-            )
-            assert.strictEqual(error.reason, "Unreachable")
-            assert.isAtMost(took, 2000)
-          }))
-
-        it.effect("options that make no sense are named", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const options = optionsFor(server)
-            for (
-              const [bad, what] of [
-                [{ port: 70_000 }, "port"],
-                [{ connectionLimit: 2 }, "connectionLimit"],
-                [{ commandTimeout: "5 lightyears" }, "commandTimeout"],
-                [{ commandTimeout: Duration.infinity }, "commandTimeout"],
-                [{ fencing: { table: "a; DROP TABLE b" } }, "fencing.table"]
-              ] as const
-            ) {
-              // @ts-expect-error one of them is no duration
-              const error = yield* Effect.flip(MysqlLock.make({ ...options, ...bad }))
-              assert.strictEqual(error.reason, "Options")
-              assert.include(error.message, what)
-            }
-          }))
-
-        it.effect("a server that prepares no more statements is asked by texts", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const [limit] = yield* rows(bare, "SELECT @@global.max_prepared_stmt_count")
-            yield* rows(bare, "SET GLOBAL max_prepared_stmt_count = 0")
-            const backend = yield* MysqlLock.make(optionsFor(server))
-            const [holder, waiter] = [attempt(freshKey()), attempt(freshKey())]
-            expectSome(yield* backend.tryAcquire(holder), "free")
-            yield* value(bare, `SELECT GET_LOCK('${waiter.key}', 0)`)
-            const waiting = yield* lineUp(bare, backend, waiter)
-            yield* value(bare, `SELECT RELEASE_LOCK('${waiter.key}')`)
-            yield* Fiber.join(waiting)
-            yield* rows(bare, `SET GLOBAL max_prepared_stmt_count = ${limit?.[0]}`)
-            assert.isTrue(yield* backend.release(holder))
-            assert.isTrue(yield* backend.release(waiter))
-          }))
-
-        it.effect("a pool of the caller's is used, is left open, and gets no connection of ours back", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const pool = yield* Effect.acquireRelease(
-              Effect.sync(() =>
-                Mysql.createPool({
-                  host: server.host,
-                  port: server.port,
-                  user: server.username,
-                  password: server.password,
-                  connectionLimit: 5
-                })
-              ),
-              (pool) => Effect.promise(() => pool.promise().end())
-            )
-            const ask = (sql: string) => Effect.promise(() => pool.promise().query<Mysql.RowDataPacket[]>(sql))
-            const key = freshKey()
-            yield* Effect.scoped(Effect.gen(function*() {
-              const backend = yield* MysqlLock.makeClient(pool, { connectionLimit: 4 })
-              const [holder, waiter] = [attempt(key, "2 seconds"), attempt(key, "2 seconds")]
-              yield* backend.acquire(holder)
-              const waiting = yield* lineUp(bare, backend, waiter)
-              yield* backend.release(holder)
-              yield* Fiber.join(waiting)
-              assert.isTrue(yield* backend.release(waiter))
-            }))
-            for (let i = 0; i < 10; i++) {
-              const [[row]] = yield* ask("SELECT @@session.wait_timeout AS t")
-              assert.strictEqual(row?.t, 28800, "a connection of the pool is as the caller made it")
-            }
-          }))
-
-        it.effect("a pool that is exhausted is an error within the command timeout", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const pool = yield* Effect.acquireRelease(
-              Effect.sync(() =>
-                Mysql.createPool({
-                  host: server.host,
-                  port: server.port,
-                  user: server.username,
-                  password: server.password,
-                  connectionLimit: 1
-                })
-              ),
-              (pool) => Effect.promise(() => pool.promise().end())
-            )
-            const taken = yield* Effect.promise(() => pool.promise().getConnection())
-            const error = yield* Effect.flip(MysqlLock.makeClient(pool, { commandTimeout: "300 millis" }))
-            assert.strictEqual(error.reason, "Unreachable")
-            taken.release()
-            yield* MysqlLock.makeClient(pool)
-          }))
-
-        it.effect("TLS is used when it is asked for, or the build fails; a loss is pushed through it, too", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const error = yield* Effect.flip(MysqlLock.make({ ...optionsFor(server), tls: true }))
-            assert.strictEqual(error.reason, "Rejected", "the certificate of a test server is signed by nobody")
-            if (flavour.name === "MySQL") {
-              const backend = yield* MysqlLock.make({ ...optionsFor(server), tls: { rejectUnauthorized: false } })
-              const request = attempt(freshKey())
-              expectSome(yield* backend.tryAcquire(request), "free")
-              assert.isTrue(yield* backend.release(request))
-              const killed = attempt(freshKey())
-              expectSome(yield* backend.tryAcquire(killed), "free")
-              yield* rows(bare, `KILL ${yield* holderOf(bare, killed.key)}`)
-              yield* until(Effect.sync(() => killed.losses.length > 0)).pipe(Effect.timeout("1 second"))
-            }
-          }))
-      })
-    })
+    it.effect("programs with different prefixes do not disturb each other", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* setting
+        const one = yield* MysqlLock.make({ ...optionsFor(server), keyPrefix: "one:" })
+        const two = yield* MysqlLock.make({ ...optionsFor(server), keyPrefix: "two:" })
+        const key = freshKey()
+        expectSome(yield* one.tryAcquire(attempt(key)), "free")
+        expectSome(yield* two.tryAcquire(attempt(key)), "free under another prefix")
+        assert.isNumber(yield* value(bare, `SELECT IS_USED_LOCK('one:${key}')`))
+      }))
   })
-}
+
+  describe("costs", () => {
+    it.effect("10,000 free locks live on one connection, and cost at most one statement per second", () =>
+      Effect.gen(function*() {
+        const { backend, bare } = yield* setting
+        const before = yield* sessionsOf(bare)
+        const requests = Array.from({ length: 10_000 }, () => attempt(freshKey()))
+        const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
+        assert.isTrue(grants.every(Option.isSome))
+        assert.strictEqual(yield* sessionsOf(bare), before, "no connection but the first")
+        const asked = yield* questions(bare)
+        for (let step = 0; step < 60; step++) {
+          yield* Effect.sleep("100 millis")
+          const due = requests.filter((_, i) => i % 100 === step)
+          const renewed = yield* Effect.forEach(due, backend.renew)
+          assert.isTrue(renewed.every(Option.isSome))
+        }
+        // One of them is the question itself.
+        const cost = (yield* questions(bare)) - asked - 1
+        assert.isAtMost(cost, 6, "at most one per second")
+        assert.isAtLeast(cost, 1, "the session is kept alive")
+        const released = yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
+        assert.isTrue(released.every((answer) => answer))
+      }))
+
+    it.effect("an answer that came while the event loop was blocked is not overdue", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const backend = yield* MysqlLock.make({ ...optionsFor(server), commandTimeout: "200 millis" })
+        yield* backend.tryAcquire(attempt(freshKey()))
+        for (let i = 0; i < 5; i++) {
+          yield* Effect.yieldNow
+          const trying = yield* Effect.forkScoped(backend.tryAcquire(attempt(freshKey())), {
+            startImmediately: true
+          })
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
+          expectSome(yield* Fiber.join(trying), "free")
+        }
+      }))
+
+    it.effect("a hand-over within a program is one statement: the release, and the next one's request", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* setting
+        const lock = yield* lockOf(optionsFor(server))
+        const key = freshKey()
+        const round = Effect.forEach(
+          Array.from({ length: 50 }),
+          () => lock.withLock(key, Effect.sleep("1 millis")),
+          { concurrency: "unbounded", discard: true }
+        )
+        yield* round
+        const asked = yield* questions(bare)
+        yield* round
+        const cost = (yield* questions(bare)) - asked - 1
+        assert.isAtMost(cost, 50 + 3)
+      }))
+  })
+
+  describe("the line", () => {
+    it.effect("interrupting a waiter ends its GET_LOCK on the server at once, and its connection is used again", () =>
+      Effect.gen(function*() {
+        const { backend, bare } = yield* setting
+        const key = freshKey()
+        const holder = attempt(key)
+        yield* backend.acquire(holder)
+        for (let i = 0; i < 20; i++) {
+          const request = attempt(key)
+          const waiting = yield* lineUp(bare, backend, request)
+          const [, took] = yield* millis(Effect.andThen(Fiber.interrupt(waiting), backend.release(request)))
+          assert.strictEqual(yield* waitersOf(bare, key), 0)
+          assert.isAtMost(took, 500, "at once")
+        }
+        assert.isAtMost(yield* sessionsOf(bare), 1 + 3, "one shared, one for the waits, one that ends them")
+        assert.isTrue(yield* backend.release(holder))
+      }))
+
+    it.effect("a statement time limit of the server does not end a wait", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const [variable, unit] = flavour.name === "MySQL"
+          ? ["max_execution_time", 300]
+          : ["max_statement_time", 0.3]
+        yield* rows(bare, `SET GLOBAL ${variable} = ${unit}`)
+        const backend = yield* MysqlLock.make(optionsFor(server))
+        yield* rows(bare, `SET GLOBAL ${variable} = 0`)
+        const key = freshKey()
+        const holder = attempt(key)
+        yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
+        const waiting = yield* lineUp(bare, backend, holder)
+        const since = yield* value(bare, "SELECT NOW(6)")
+        yield* Effect.sleep("1 seconds")
+        assert.isDefined(since)
+        const [longest] = yield* rows(
+          bare,
+          "SELECT MAX(time) FROM information_schema.processlist WHERE state = 'User lock'"
+        )
+        assert.isAtLeast(Number(longest?.[0]), 1, "it is still the same wait")
+        yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
+        yield* Fiber.join(waiting)
+        assert.isTrue(yield* backend.release(holder))
+      }))
+
+    it.effect("somebody else's KILL QUERY sends a waiter to the end of the line, and no further", () =>
+      Effect.gen(function*() {
+        const { backend, bare } = yield* setting
+        const key = freshKey()
+        yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
+        const request = attempt(key)
+        const waiting = yield* lineUp(bare, backend, request)
+        const [row] = yield* rows(
+          bare,
+          "SELECT id FROM information_schema.processlist WHERE state = 'User lock'"
+        )
+        yield* rows(bare, `KILL QUERY ${row?.[0]}`)
+        yield* Effect.sleep("50 millis")
+        yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* rows(bare, `KILL ${row?.[0]}`)
+        yield* Effect.sleep("50 millis")
+        yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
+        yield* Fiber.join(waiting)
+        assert.isTrue(yield* backend.release(request))
+      }))
+
+    it.effect("a foreign program that closes a cycle of waits gets the deadlock, or we wait on", () =>
+      Effect.gen(function*() {
+        const { backend, bare } = yield* setting
+        const [mine, theirs] = [attempt(freshKey()), attempt(freshKey())]
+        yield* backend.acquire(mine)
+        yield* value(bare, `SELECT GET_LOCK('${theirs.key}', 0)`)
+        const { server } = yield* MysqlServer
+        const other = yield* connect(server)
+        const waiting = yield* lineUp(other, backend, theirs)
+        // Our waits are on sessions that hold nothing, so this is no cycle for the server.
+        const foreign = yield* Effect.forkScoped(value(bare, `SELECT GET_LOCK('${mine.key}', 60)`))
+        yield* until(Effect.map(waitersOf(other, mine.key), (n) => n === 1))
+        assert.isUndefined(waiting.pollUnsafe())
+        assert.isTrue(yield* backend.release(mine))
+        assert.strictEqual(yield* Fiber.join(foreign), 1)
+        yield* value(bare, "SELECT RELEASE_ALL_LOCKS()").pipe(
+          Effect.catchDefect(() => value(bare, `SELECT RELEASE_LOCK('${theirs.key}'), RELEASE_LOCK('${mine.key}')`))
+        )
+        yield* Fiber.join(waiting)
+        assert.isTrue(yield* backend.release(theirs))
+      }))
+  })
+
+  describe("fencing", () => {
+    it.effect("tokens out of a table grow, in a table that is made when it is missing", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const table = `locks.tokens_${crypto.randomUUID().replaceAll("-", "")}`
+        const key = freshKey()
+        const tokens: Array<bigint> = []
+        for (let client = 0; client < 2; client++) {
+          const backend = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table } })
+          for (let i = 0; i < 3; i++) {
+            const request = attempt(key)
+            const grant = yield* i === 0
+              ? Effect.map(backend.tryAcquire(request), (grant) => expectSome(grant, "free"))
+              : backend.acquire(request)
+            tokens.push(grant.fencingToken)
+            assert.isTrue(yield* backend.release(request))
+          }
+        }
+        assert.deepStrictEqual(tokens, [1n, 2n, 3n, 4n, 5n, 6n])
+        assert.deepStrictEqual(yield* rows(bare, `SELECT name, token FROM ${table}`), [[key, 6]])
+        const upper = attempt(key.toUpperCase())
+        const backend = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table } })
+        assert.strictEqual(expectSome(yield* backend.tryAcquire(upper), "free").fencingToken, 1n, "another key")
+      }))
+
+    it.effect("a waiter gets its token after the holder before it", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const options = { ...optionsFor(server), fencing: { table: "tokens" } }
+        const [a, b] = [yield* MysqlLock.make(options), yield* MysqlLock.make(options)]
+        const key = freshKey()
+        const [first, second] = [attempt(key), attempt(key)]
+        const one = yield* a.acquire(first)
+        const waiting = yield* lineUp(bare, b, second)
+        yield* a.release(first)
+        assert.isTrue((yield* Fiber.join(waiting)).fencingToken > one.fencingToken)
+      }))
+
+    it.effect("a grant whose token can not be had is given back", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const lock = yield* lockOf({ ...optionsFor(server), fencing: { table: "lost_tokens" } })
+        yield* rows(bare, "DROP TABLE locks.lost_tokens")
+        const key = freshKey()
+        const error = yield* Effect.flip(lock.withLock(key, Effect.void))
+        assert.strictEqual(error._tag, "LockBackendError")
+        assert.include(error.message, "lost_tokens")
+        yield* until(Effect.map(holderOf(bare, key), (id) => id === undefined))
+      }))
+
+    it.effect("without a database the table needs its own", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const { database: _, ...options } = optionsFor(server)
+        const error = yield* Effect.flip(MysqlLock.make({ ...options, fencing: { table: "tokens" } }))
+        assert.strictEqual(error.reason, "Rejected")
+        assert.include(error.message, "No database selected")
+        yield* MysqlLock.make({ ...options, fencing: { table: "locks.tokens" } })
+      }))
+  })
+
+  describe("connecting", () => {
+    it.effect("wrong credentials fail the build, and no secret is told", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const error = yield* Effect.flip(
+          MysqlLock.make({ ...optionsFor(server), password: Redacted.make("hunter2") })
+        )
+        assert.strictEqual(error.reason, "Unauthorized")
+        assert.include(error.message, "Access denied")
+        assert.notInclude(JSON.stringify(error) + String(error.stack) + String(error.cause), "hunter2")
+      }))
+
+    it.effect("an unknown database fails the build and says so", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const error = yield* Effect.flip(MysqlLock.make({ ...optionsFor(server), database: "nowhere" }))
+        assert.strictEqual(error.reason, "Rejected")
+        assert.include(error.message, "nowhere")
+      }))
+
+    it.effect("a port where nobody listens fails the build at once", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const [error, took] = yield* millis(
+          Effect.flip(MysqlLock.make({ ...optionsFor(server), host: "127.0.0.1", port: 1 }))
+        )
+        assert.strictEqual(error.reason, "Unreachable")
+        assert.isAtMost(took, 2000)
+      }))
+
+    it.effect("options that make no sense are named", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const options = optionsFor(server)
+        for (
+          const [bad, what] of [
+            [{ port: 70_000 }, "port"],
+            [{ connectionLimit: 2 }, "connectionLimit"],
+            [{ commandTimeout: "5 lightyears" }, "commandTimeout"],
+            [{ commandTimeout: Duration.infinity }, "commandTimeout"],
+            [{ fencing: { table: "a; DROP TABLE b" } }, "fencing.table"]
+          ] as const
+        ) {
+          // @ts-expect-error one of them is no duration
+          const error = yield* Effect.flip(MysqlLock.make({ ...options, ...bad }))
+          assert.strictEqual(error.reason, "Options")
+          assert.include(error.message, what)
+        }
+      }))
+
+    it.effect("a server that prepares no more statements is asked by texts", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const [limit] = yield* rows(bare, "SELECT @@global.max_prepared_stmt_count")
+        yield* rows(bare, "SET GLOBAL max_prepared_stmt_count = 0")
+        const backend = yield* MysqlLock.make(optionsFor(server))
+        const [holder, waiter] = [attempt(freshKey()), attempt(freshKey())]
+        expectSome(yield* backend.tryAcquire(holder), "free")
+        yield* value(bare, `SELECT GET_LOCK('${waiter.key}', 0)`)
+        const waiting = yield* lineUp(bare, backend, waiter)
+        yield* value(bare, `SELECT RELEASE_LOCK('${waiter.key}')`)
+        yield* Fiber.join(waiting)
+        yield* rows(bare, `SET GLOBAL max_prepared_stmt_count = ${limit?.[0]}`)
+        assert.isTrue(yield* backend.release(holder))
+        assert.isTrue(yield* backend.release(waiter))
+      }))
+
+    it.effect("a pool of the caller's is used, is left open, and gets no connection of ours back", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const pool = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            Mysql.createPool({
+              host: server.host,
+              port: server.port,
+              user: server.username,
+              password: server.password,
+              connectionLimit: 5
+            })
+          ),
+          (pool) => Effect.promise(() => pool.promise().end())
+        )
+        const ask = (sql: string) => Effect.promise(() => pool.promise().query<Mysql.RowDataPacket[]>(sql))
+        const key = freshKey()
+        yield* Effect.scoped(Effect.gen(function*() {
+          const backend = yield* MysqlLock.makeClient(pool, { connectionLimit: 4 })
+          const [holder, waiter] = [attempt(key, "2 seconds"), attempt(key, "2 seconds")]
+          yield* backend.acquire(holder)
+          const waiting = yield* lineUp(bare, backend, waiter)
+          yield* backend.release(holder)
+          yield* Fiber.join(waiting)
+          assert.isTrue(yield* backend.release(waiter))
+        }))
+        for (let i = 0; i < 10; i++) {
+          const [[row]] = yield* ask("SELECT @@session.wait_timeout AS t")
+          assert.strictEqual(row?.t, 28800, "a connection of the pool is as the caller made it")
+        }
+      }))
+
+    it.effect("a pool that is exhausted is an error within the command timeout", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const pool = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            Mysql.createPool({
+              host: server.host,
+              port: server.port,
+              user: server.username,
+              password: server.password,
+              connectionLimit: 1
+            })
+          ),
+          (pool) => Effect.promise(() => pool.promise().end())
+        )
+        const taken = yield* Effect.promise(() => pool.promise().getConnection())
+        const error = yield* Effect.flip(MysqlLock.makeClient(pool, { commandTimeout: "300 millis" }))
+        assert.strictEqual(error.reason, "Unreachable")
+        taken.release()
+        yield* MysqlLock.makeClient(pool)
+      }))
+
+    it.effect("TLS is used when it is asked for, or the build fails; a loss is pushed through it, too", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const error = yield* Effect.flip(MysqlLock.make({ ...optionsFor(server), tls: true }))
+        assert.strictEqual(error.reason, "Rejected", "the certificate of a test server is signed by nobody")
+        if (flavour.name === "MySQL") {
+          const backend = yield* MysqlLock.make({ ...optionsFor(server), tls: { rejectUnauthorized: false } })
+          const request = attempt(freshKey())
+          expectSome(yield* backend.tryAcquire(request), "free")
+          assert.isTrue(yield* backend.release(request))
+          const killed = attempt(freshKey())
+          expectSome(yield* backend.tryAcquire(killed), "free")
+          yield* rows(bare, `KILL ${yield* holderOf(bare, killed.key)}`)
+          yield* until(Effect.sync(() => killed.losses.length > 0)).pipe(Effect.timeout("1 second"))
+        }
+      }))
+  })
+})

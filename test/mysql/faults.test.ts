@@ -3,7 +3,7 @@
  */
 import type { Lease } from "@dlock/core"
 import { MysqlLock } from "@dlock/mysql"
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import { it as live } from "@effect/vitest"
 import { Clock, Effect, Fiber, Option, Redacted } from "effect"
 import { proxy } from "../harness/Proxy.ts"
@@ -11,13 +11,13 @@ import {
   attempt,
   connect,
   expectSome,
-  flavours,
   freshKey,
   holderOf,
   lineUp,
   lockOf,
   millis,
   MysqlServer,
+  onBoth,
   optionsFor,
   rows,
   until,
@@ -27,278 +27,274 @@ import {
 
 const seconds = (nanos: bigint): number => Number(nanos) / 1e9
 
-for (const flavour of flavours) {
-  describe.skipIf(!flavour.runs)(flavour.name, () => {
-    layer(MysqlServer.layer(flavour), { excludeTestServices: true, timeout: "1 minute" })((it) => {
-      describe("a broken network", () => {
-        for (const wait of [false, true]) {
-          it.effect(
-            `a client that vanishes loses its lock within the ttl, and its deadline passes before (${
-              wait ? "waited for" : "free"
-            })`,
-            () =>
-              Effect.gen(function*() {
-                const { bare, server } = yield* MysqlServer
-                const road = yield* proxy(server)
-                const lock = yield* lockOf(optionsFor(server, road))
-                const other = yield* MysqlLock.make(optionsFor(server))
-                const key = freshKey()
-                let lease: Lease | undefined
-                let interrupted = false
-                const program = (mine: Lease) => {
-                  lease = mine
-                  return Effect.onInterrupt(Effect.never, () =>
-                    Effect.sync(() => {
-                      interrupted = true
-                    }))
-                }
-                if (wait) yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-                const section = yield* Effect.forkScoped(Effect.flip(lock.withLock(key, program, { ttl: "2 seconds" })))
-                if (wait) {
-                  yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
-                  yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-                }
-                yield* until(Effect.map(holderOf(bare, key), (id) => id !== undefined))
-                // Long enough to be held by renewals only.
-                yield* Effect.sleep("3 seconds")
-                const next = attempt(key)
-                const waiting = yield* lineUp(bare, other, next)
-                yield* road.blackhole("both")
-                const vanished = yield* Clock.monotonicTimeNanos
-                yield* Fiber.join(waiting)
-                // A process that gets no time may see the other's grant before its own timer.
-                assert.isFalse(
-                  yield* lease?.isHeld ?? Effect.succeed(true),
-                  "the deadline passed before the key was free"
-                )
-                const free = yield* Clock.monotonicTimeNanos
-                assert.isAtMost(seconds(free - vanished), 3, "the key was free within the ttl")
-                const error = yield* Fiber.join(section)
-                assert.strictEqual(error._tag, "LockLost")
-                assert.isTrue(interrupted)
-                yield* road.pass
-                assert.strictEqual(yield* holderOf(bare, key), yield* holderOf(bare, key))
-                assert.isTrue(yield* other.release(next), "what was held back took nothing away")
-                const again = yield* lock.withLock(key, Effect.succeed("back"))
-                assert.strictEqual(again, "back", "the backend comes back by itself")
-              })
-          )
-        }
-
-        it.effect("a request that arrives after it was given up takes nothing", () =>
+onBoth((it, flavour) => {
+  describe("a broken network", () => {
+    for (const wait of [false, true]) {
+      it.effect(
+        `a client that vanishes loses its lock within the ttl, and its deadline passes before (${
+          wait ? "waited for" : "free"
+        })`,
+        () =>
           Effect.gen(function*() {
             const { bare, server } = yield* MysqlServer
             const road = yield* proxy(server)
-            for (let round = 0; round < 5; round++) {
-              const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "300 millis" })
-              const warm = attempt(freshKey())
-              expectSome(yield* client.tryAcquire(warm), "free")
-              const held = round % 2 === 0
-              if (!held) yield* client.release(warm)
-              yield* road.blackhole("both")
-              const request = attempt(freshKey())
-              const error = yield* Effect.flip(client.tryAcquire(request))
-              assert.strictEqual(error.reason, "Timeout")
-              yield* Effect.exit(client.release(request))
-              yield* road.pass
-              yield* Effect.sleep("100 millis")
-              yield* until(Effect.map(holderOf(bare, request.key), (id) => id === undefined))
-              yield* Effect.sleep("100 millis")
-              assert.isUndefined(yield* holderOf(bare, request.key))
-              if (held) {
-                assert.deepStrictEqual(warm.losses, [], "a short break costs no lease")
-                assert.isTrue(yield* client.release(warm))
-              }
+            const lock = yield* lockOf(optionsFor(server, road))
+            const other = yield* MysqlLock.make(optionsFor(server))
+            const key = freshKey()
+            let lease: Lease | undefined
+            let interrupted = false
+            const program = (mine: Lease) => {
+              lease = mine
+              return Effect.onInterrupt(Effect.never, () =>
+                Effect.sync(() => {
+                  interrupted = true
+                }))
             }
-          }))
-
-        it.effect("a lost reply leaves nothing behind", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const road = yield* proxy(server)
-            const client = yield* MysqlLock.make(optionsFor(server, road))
-            const warm = attempt(freshKey())
-            expectSome(yield* client.tryAcquire(warm), "free")
-            yield* road.dropNextReply
-            const request = attempt(freshKey())
-            // The server granted it on a session that is gone; so it is asked of another one.
-            yield* until(
-              Effect.map(
-                Effect.catch(client.tryAcquire(request), () => Effect.succeedNone),
-                Option.isSome
-              )
-            ).pipe(Effect.timeout("5 seconds"))
-            assert.deepStrictEqual(warm.losses, ["session"])
-            assert.isTrue(yield* client.release(request))
-            assert.isUndefined(yield* holderOf(bare, request.key))
-          }))
-
-        it.effect("cut connections are a loss that is told at once, and waiters go on", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const road = yield* proxy(server)
-            const client = yield* MysqlLock.make(optionsFor(server, road))
-            const held = attempt(freshKey())
-            expectSome(yield* client.tryAcquire(held), "free")
-            const key = freshKey()
-            yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-            const waiter = attempt(key)
-            const waiting = yield* lineUp(bare, client, waiter)
-            yield* road.cut
-            yield* until(Effect.sync(() => held.losses.length > 0)).pipe(Effect.timeout("1 second"))
-            assert.deepStrictEqual(held.losses, ["session"])
-            yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1)).pipe(Effect.timeout("5 seconds"))
-            yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-            yield* Fiber.join(waiting)
-            assert.isTrue(yield* client.release(waiter))
-          }))
-
-        it.effect("a waiter learns that the server is out of reach within the command timeout", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const road = yield* proxy(server)
-            const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "2 seconds" })
-            const key = freshKey()
-            yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-            const waiting = yield* lineUp(bare, client, attempt(key))
+            if (wait) yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
+            const section = yield* Effect.forkScoped(Effect.flip(lock.withLock(key, program, { ttl: "2 seconds" })))
+            if (wait) {
+              yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
+              yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
+            }
+            yield* until(Effect.map(holderOf(bare, key), (id) => id !== undefined))
+            // Long enough to be held by renewals only.
             yield* Effect.sleep("3 seconds")
-            assert.isUndefined(waiting.pollUnsafe())
+            const next = attempt(key)
+            const waiting = yield* lineUp(bare, other, next)
             yield* road.blackhole("both")
-            const [error, took] = yield* millis(Effect.flip(Fiber.join(waiting)))
-            assert.isTrue(error.reason === "Unreachable" || error.reason === "Timeout")
-            assert.isAtMost(took, 2500)
-            yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-          }))
-      })
-
-      describe("a killed session", () => {
-        it.effect("is a loss that is told at once, of everything that it held", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            const lock = yield* lockOf(optionsFor(server))
-            const keys = [freshKey(), freshKey()]
-            const sections = yield* Effect.forEach(keys, (key) =>
-              Effect.forkScoped(Effect.flip(lock.withLock(key, Effect.never))))
-            yield* Effect.forEach(keys, (key) =>
-              until(Effect.map(holderOf(bare, key), (id) => id !== undefined)))
-            const id = yield* holderOf(bare, keys[0] ?? "")
-            const [errors, took] = yield* millis(
-              Effect.andThen(rows(bare, `KILL ${id}`), Effect.forEach(sections, (section) => Fiber.join(section)))
+            const vanished = yield* Clock.monotonicTimeNanos
+            yield* Fiber.join(waiting)
+            // A process that gets no time may see the other's grant before its own timer.
+            assert.isFalse(
+              yield* lease?.isHeld ?? Effect.succeed(true),
+              "the deadline passed before the key was free"
             )
-            assert.deepStrictEqual(errors.map((error) => error._tag === "LockLost" && error.reason), [
-              "session",
-              "session"
-            ])
-            assert.isAtMost(took, 1000)
-            assert.strictEqual(yield* lock.withLock(keys[0] ?? "", Effect.succeed(1)), 1)
-          }))
+            const free = yield* Clock.monotonicTimeNanos
+            assert.isAtMost(seconds(free - vanished), 3, "the key was free within the ttl")
+            const error = yield* Fiber.join(section)
+            assert.strictEqual(error._tag, "LockLost")
+            assert.isTrue(interrupted)
+            yield* road.pass
+            assert.strictEqual(yield* holderOf(bare, key), yield* holderOf(bare, key))
+            assert.isTrue(yield* other.release(next), "what was held back took nothing away")
+            const again = yield* lock.withLock(key, Effect.succeed("back"))
+            assert.strictEqual(again, "back", "the backend comes back by itself")
+          })
+      )
+    }
 
-        it.effect("an idle session is ended by the server after its ttl, and that is told", () =>
-          Effect.gen(function*() {
-            const { server } = yield* MysqlServer
-            const client = yield* MysqlLock.make(optionsFor(server))
-            const request = attempt(freshKey(), "1 seconds")
-            expectSome(yield* client.tryAcquire(request), "free")
-            const [, took] = yield* millis(until(Effect.sync(() => request.losses.length > 0)))
-            assert.deepStrictEqual(request.losses, ["session"])
-            assert.isTrue(took > 800 && took < 2500, `after ${took} ms`)
-            assert.isTrue(Option.isNone(yield* client.renew(request)))
-          }))
-      })
-
-      describe("a server that takes no more connections", () => {
-        it.effect("is an error for who needs one, and no harm for the others", () =>
-          Effect.gen(function*() {
-            const { bare, server } = yield* MysqlServer
-            yield* rows(bare, "CREATE USER 'few'@'%' IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS 2")
-            const client = yield* MysqlLock.make({
-              ...optionsFor(server),
-              username: "few",
-              password: Redacted.make("few"),
-              database: undefined
-            })
-            const own = attempt(freshKey())
-            expectSome(yield* client.tryAcquire(own), "free")
-            const keys = [freshKey(), freshKey()]
-            yield* Effect.forEach(keys, (key) => value(bare, `SELECT GET_LOCK('${key}', 0)`))
-            const [first, second] = keys
-            const waiter = attempt(first ?? "")
-            const waiting = yield* lineUp(bare, client, waiter)
-            const late = attempt(second ?? "")
-            const error = yield* Effect.flip(client.acquire(late))
-            assert.strictEqual(error.reason, "Rejected")
-            assert.include(error.message, "max_user_connections")
-            assert.isFalse(yield* client.release(late))
-            // Nor is there one to end the wait with; then its own is closed.
-            yield* Fiber.interrupt(waiting)
-            assert.isFalse(yield* client.release(waiter))
-            yield* until(Effect.map(waitersOf(bare, waiter.key), (n) => n === 0)).pipe(Effect.timeout("5 seconds"))
-            assert.isTrue(yield* client.release(own))
-            yield* rows(bare, "DROP USER 'few'@'%'")
-          }))
-      })
-    })
-
-    live.live(
-      "a server that is killed and started again: losses are told, the backend comes back, tokens grow",
-      () =>
-        Effect.gen(function*() {
-          const server = yield* flavour.server
-          const client = yield* MysqlLock.make(optionsFor(server))
-          const counting = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table: "tokens" } })
-          const key = freshKey()
-          let last = [0n, 0n]
-          for (let run = 0; run < 3; run++) {
-            const requests = [attempt(key), attempt(`${key}/table`)]
-            const tokens = yield* Effect.forEach([client, counting], (backend, i) =>
-              Effect.map(
-                backend.tryAcquire(requests[i] ?? assert.fail("two")),
-                (grant) => expectSome(grant, "the key of a server that restarted is free").fencingToken
-              ))
-            tokens.forEach((token, i) =>
-              assert.isTrue(
-                token > (last[i] ?? 0n),
-                `${i === 0 ? "UUID_SHORT()" : "the table"}: ${token} after ${last[i]}`
-              )
-            )
-            last = tokens
-            yield* server.kill
-            yield* until(Effect.sync(() => requests.every((request) => request.losses.length > 0))).pipe(
-              Effect.timeout("2 seconds")
-            )
-            assert.deepStrictEqual(requests.map((request) => request.losses), [["session"], ["session"]])
-            const error = yield* Effect.flip(client.tryAcquire(attempt(key)))
-            assert.strictEqual(error.reason, "Unreachable")
-            yield* server.start
+    it.effect("a request that arrives after it was given up takes nothing", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const road = yield* proxy(server)
+        for (let round = 0; round < 5; round++) {
+          const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "300 millis" })
+          const warm = attempt(freshKey())
+          expectSome(yield* client.tryAcquire(warm), "free")
+          const held = round % 2 === 0
+          if (!held) yield* client.release(warm)
+          yield* road.blackhole("both")
+          const request = attempt(freshKey())
+          const error = yield* Effect.flip(client.tryAcquire(request))
+          assert.strictEqual(error.reason, "Timeout")
+          yield* Effect.exit(client.release(request))
+          yield* road.pass
+          yield* Effect.sleep("100 millis")
+          yield* until(Effect.map(holderOf(bare, request.key), (id) => id === undefined))
+          yield* Effect.sleep("100 millis")
+          assert.isUndefined(yield* holderOf(bare, request.key))
+          if (held) {
+            assert.deepStrictEqual(warm.losses, [], "a short break costs no lease")
+            assert.isTrue(yield* client.release(warm))
           }
-        }),
-      60_000
-    )
+        }
+      }))
 
-    live.live(
-      "a server that is paused for less than the ttl costs no lease and no place in line",
-      () =>
-        Effect.gen(function*() {
-          const server = yield* flavour.server
-          const bare = yield* connect(server)
-          const lock = yield* lockOf({ ...optionsFor(server), commandTimeout: "1 second" })
-          const client = yield* MysqlLock.make(optionsFor(server))
-          const key = freshKey()
-          const section = yield* Effect.forkScoped(
-            lock.withLock(key, Effect.as(Effect.sleep("9 seconds"), "done"), { ttl: "9 seconds" })
+    it.effect("a lost reply leaves nothing behind", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const road = yield* proxy(server)
+        const client = yield* MysqlLock.make(optionsFor(server, road))
+        const warm = attempt(freshKey())
+        expectSome(yield* client.tryAcquire(warm), "free")
+        yield* road.dropNextReply
+        const request = attempt(freshKey())
+        // The server granted it on a session that is gone; so it is asked of another one.
+        yield* until(
+          Effect.map(
+            Effect.catch(client.tryAcquire(request), () => Effect.succeedNone),
+            Option.isSome
           )
-          yield* until(Effect.map(holderOf(bare, key), (id) => id !== undefined))
-          const waiter = attempt(key)
-          const waiting = yield* lineUp(bare, client, waiter)
-          yield* Effect.sleep("2 seconds")
-          yield* server.pause
-          yield* Effect.sleep("4 seconds")
-          yield* server.resume
-          assert.strictEqual(yield* Fiber.join(section), "done")
-          yield* Fiber.join(waiting)
-          assert.isTrue(yield* client.release(waiter))
-        }),
-      60_000
-    )
+        ).pipe(Effect.timeout("5 seconds"))
+        assert.deepStrictEqual(warm.losses, ["session"])
+        assert.isTrue(yield* client.release(request))
+        assert.isUndefined(yield* holderOf(bare, request.key))
+      }))
+
+    it.effect("cut connections are a loss that is told at once, and waiters go on", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const road = yield* proxy(server)
+        const client = yield* MysqlLock.make(optionsFor(server, road))
+        const held = attempt(freshKey())
+        expectSome(yield* client.tryAcquire(held), "free")
+        const key = freshKey()
+        yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
+        const waiter = attempt(key)
+        const waiting = yield* lineUp(bare, client, waiter)
+        yield* road.cut
+        yield* until(Effect.sync(() => held.losses.length > 0)).pipe(Effect.timeout("1 second"))
+        assert.deepStrictEqual(held.losses, ["session"])
+        yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1)).pipe(Effect.timeout("5 seconds"))
+        yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
+        yield* Fiber.join(waiting)
+        assert.isTrue(yield* client.release(waiter))
+      }))
+
+    it.effect("a waiter learns that the server is out of reach within the command timeout", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const road = yield* proxy(server)
+        const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "2 seconds" })
+        const key = freshKey()
+        yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
+        const waiting = yield* lineUp(bare, client, attempt(key))
+        yield* Effect.sleep("3 seconds")
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* road.blackhole("both")
+        const [error, took] = yield* millis(Effect.flip(Fiber.join(waiting)))
+        assert.isTrue(error.reason === "Unreachable" || error.reason === "Timeout")
+        assert.isAtMost(took, 2500)
+        yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
+      }))
   })
-}
+
+  describe("a killed session", () => {
+    it.effect("is a loss that is told at once, of everything that it held", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const lock = yield* lockOf(optionsFor(server))
+        const keys = [freshKey(), freshKey()]
+        const sections = yield* Effect.forEach(keys, (key) =>
+          Effect.forkScoped(Effect.flip(lock.withLock(key, Effect.never))))
+        yield* Effect.forEach(keys, (key) =>
+          until(Effect.map(holderOf(bare, key), (id) => id !== undefined)))
+        const id = yield* holderOf(bare, keys[0] ?? "")
+        const [errors, took] = yield* millis(
+          Effect.andThen(rows(bare, `KILL ${id}`), Effect.forEach(sections, (section) => Fiber.join(section)))
+        )
+        assert.deepStrictEqual(errors.map((error) => error._tag === "LockLost" && error.reason), [
+          "session",
+          "session"
+        ])
+        assert.isAtMost(took, 1000)
+        assert.strictEqual(yield* lock.withLock(keys[0] ?? "", Effect.succeed(1)), 1)
+      }))
+
+    it.effect("an idle session is ended by the server after its ttl, and that is told", () =>
+      Effect.gen(function*() {
+        const { server } = yield* MysqlServer
+        const client = yield* MysqlLock.make(optionsFor(server))
+        const request = attempt(freshKey(), "1 seconds")
+        expectSome(yield* client.tryAcquire(request), "free")
+        const [, took] = yield* millis(until(Effect.sync(() => request.losses.length > 0)))
+        assert.deepStrictEqual(request.losses, ["session"])
+        assert.isTrue(took > 800 && took < 2500, `after ${took} ms`)
+        assert.isTrue(Option.isNone(yield* client.renew(request)))
+      }))
+  })
+
+  describe("a server that takes no more connections", () => {
+    it.effect("is an error for who needs one, and no harm for the others", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        yield* rows(bare, "CREATE USER 'few'@'%' IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS 2")
+        const client = yield* MysqlLock.make({
+          ...optionsFor(server),
+          username: "few",
+          password: Redacted.make("few"),
+          database: undefined
+        })
+        const own = attempt(freshKey())
+        expectSome(yield* client.tryAcquire(own), "free")
+        const keys = [freshKey(), freshKey()]
+        yield* Effect.forEach(keys, (key) => value(bare, `SELECT GET_LOCK('${key}', 0)`))
+        const [first, second] = keys
+        const waiter = attempt(first ?? "")
+        const waiting = yield* lineUp(bare, client, waiter)
+        const late = attempt(second ?? "")
+        const error = yield* Effect.flip(client.acquire(late))
+        assert.strictEqual(error.reason, "Rejected")
+        assert.include(error.message, "max_user_connections")
+        assert.isFalse(yield* client.release(late))
+        // Nor is there one to end the wait with; then its own is closed.
+        yield* Fiber.interrupt(waiting)
+        assert.isFalse(yield* client.release(waiter))
+        yield* until(Effect.map(waitersOf(bare, waiter.key), (n) => n === 0)).pipe(Effect.timeout("5 seconds"))
+        assert.isTrue(yield* client.release(own))
+        yield* rows(bare, "DROP USER 'few'@'%'")
+      }))
+  })
+
+  live.live(
+    "a server that is killed and started again: losses are told, the backend comes back, tokens grow",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* flavour.server
+        const client = yield* MysqlLock.make(optionsFor(server))
+        const counting = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table: "tokens" } })
+        const key = freshKey()
+        let last = [0n, 0n]
+        for (let run = 0; run < 3; run++) {
+          const requests = [attempt(key), attempt(`${key}/table`)]
+          const tokens = yield* Effect.forEach([client, counting], (backend, i) =>
+            Effect.map(
+              backend.tryAcquire(requests[i] ?? assert.fail("two")),
+              (grant) => expectSome(grant, "the key of a server that restarted is free").fencingToken
+            ))
+          tokens.forEach((token, i) =>
+            assert.isTrue(
+              token > (last[i] ?? 0n),
+              `${i === 0 ? "UUID_SHORT()" : "the table"}: ${token} after ${last[i]}`
+            )
+          )
+          last = tokens
+          yield* server.kill
+          yield* until(Effect.sync(() => requests.every((request) => request.losses.length > 0))).pipe(
+            Effect.timeout("2 seconds")
+          )
+          assert.deepStrictEqual(requests.map((request) => request.losses), [["session"], ["session"]])
+          const error = yield* Effect.flip(client.tryAcquire(attempt(key)))
+          assert.strictEqual(error.reason, "Unreachable")
+          yield* server.start
+        }
+      }),
+    60_000
+  )
+
+  live.live(
+    "a server that is paused for less than the ttl costs no lease and no place in line",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* flavour.server
+        const bare = yield* connect(server)
+        const lock = yield* lockOf({ ...optionsFor(server), commandTimeout: "1 second" })
+        const client = yield* MysqlLock.make(optionsFor(server))
+        const key = freshKey()
+        const section = yield* Effect.forkScoped(
+          lock.withLock(key, Effect.as(Effect.sleep("9 seconds"), "done"), { ttl: "9 seconds" })
+        )
+        yield* until(Effect.map(holderOf(bare, key), (id) => id !== undefined))
+        const waiter = attempt(key)
+        const waiting = yield* lineUp(bare, client, waiter)
+        yield* Effect.sleep("2 seconds")
+        yield* server.pause
+        yield* Effect.sleep("4 seconds")
+        yield* server.resume
+        assert.strictEqual(yield* Fiber.join(section), "done")
+        yield* Fiber.join(waiting)
+        assert.isTrue(yield* client.release(waiter))
+      }),
+    60_000
+  )
+})

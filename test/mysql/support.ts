@@ -2,20 +2,22 @@
  * Both servers, a bare client to look behind the backend's back, and what the conformance suite wants to know.
  */
 import { Lock } from "@dlock/core"
-import type { LockBackend, LockRequest, LossReason } from "@dlock/core"
+import type { LockBackend, LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { MysqlLock } from "@dlock/mysql"
-import { assert } from "@effect/vitest"
-import { Clock, Context, Duration, Effect, Layer, Option, Redacted } from "effect"
+import { assert, describe, layer, type Vitest } from "@effect/vitest"
+import { Clock, Context, Effect, Layer, Option, Redacted } from "effect"
 import type { Scope } from "effect"
 import * as Mysql from "mysql2/promise"
-import * as MysqlName from "../../packages/mysql/src/internal/MysqlName.ts"
+import { attempt, nameOf } from "../../packages/mysql/test/support.ts"
 import type { HarnessError } from "../harness/HarnessError.ts"
 import type { Credentials } from "../harness/MysqlServer.ts"
 import { mariadb, mysql } from "../harness/MysqlServer.ts"
 import { available } from "../harness/Program.ts"
 import { proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
+
+export { attempt }
 
 type Database = Server & Credentials
 
@@ -76,6 +78,15 @@ export class MysqlServer extends Context.Service<MysqlServer, {
     )
 }
 
+/** Tests on both servers; there is one of each for all of its tests. */
+export const onBoth = (tests: (it: Vitest.MethodsNonLive<MysqlServer>, flavour: Flavour) => void): void => {
+  for (const flavour of flavours) {
+    describe.skipIf(!flavour.runs)(flavour.name, () => {
+      layer(MysqlServer.layer(flavour), { excludeTestServices: true, timeout: "1 minute" })((it) => tests(it, flavour))
+    })
+  }
+}
+
 export const optionsFor = (server: Database, at: Address = server): MysqlLock.Options => ({
   host: at.host,
   port: at.port,
@@ -83,9 +94,6 @@ export const optionsFor = (server: Database, at: Address = server): MysqlLock.Op
   password: Redacted.make(server.password),
   database: server.database
 })
-
-/** The name that a key has on the server. */
-export const nameOf = (key: string): string => MysqlName.of("", key)
 
 /** The session that holds a key, as the server sees it. */
 export const holderOf = (bare: Mysql.Connection, key: string): Effect.Effect<number | undefined> =>
@@ -102,25 +110,6 @@ export const waitersOf = (bare: Mysql.Connection, key: string): Effect.Effect<nu
     ),
     Number
   )
-
-let attempts = 0
-
-/** A request as core makes them, which remembers what it was told. */
-export const attempt = (
-  key: string,
-  ttl: Duration.Input = "30 seconds"
-): LockRequest & { readonly losses: Array<LossReason> } => {
-  const losses: Array<LossReason> = []
-  return {
-    key,
-    owner: `test/${++attempts}-${crypto.randomUUID()}`,
-    ttl: Duration.fromInputUnsafe(ttl),
-    losses,
-    onLost: (reason) => {
-      losses.push(reason)
-    }
-  }
-}
 
 /** A key of its own, which is its own name. */
 export const freshKey = (): string => `test/${crypto.randomUUID()}`

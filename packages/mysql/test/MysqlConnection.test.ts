@@ -176,7 +176,7 @@ describe("MysqlConnection", () => {
 
   it.effect("a server that ends the session with an answer has ended the connection", () =>
     Effect.gen(function*() {
-      for (const errno of [1053, 1927, 4031]) {
+      for (const errno of [1053, 1927, 4031, 1243]) {
         const { ask, connection, events, refuse } = yield* setting
         const one = ask("1")
         const two = ask("2")

@@ -9,7 +9,20 @@ import type { Wire } from "../src/internal/MysqlClient.ts"
 import * as MysqlDial from "../src/internal/MysqlDial.ts"
 import { notConnected } from "../src/internal/MysqlError.ts"
 import * as FakeServer from "./FakeServer.ts"
-import { asked, attempt, backendOf, contended, expectSome, start, turns, yielding } from "./support.ts"
+import {
+  alone,
+  asked,
+  attempt,
+  backendOf,
+  contended,
+  expectSome,
+  firstSession,
+  hold,
+  lineUp,
+  start,
+  turns,
+  yielding
+} from "./support.ts"
 
 /**
  * Does it with the n-th step, for every n, whatever the steps are: a fiber yields after so many operations. Each time
@@ -80,10 +93,9 @@ describe("at every step", () => {
     atEveryStep((step, operations) =>
       Effect.gen(function*() {
         const { fake, other } = yield* contended("key/1")
-        expectSome(yield* other.tryAcquire(attempt("key/2")))
+        yield* hold(other, "key/2")
         const backend = yield* backendOf(fake, { connectionLimit: 3 })
-        const earlier = attempt("free")
-        expectSome(yield* backend.tryAcquire(earlier))
+        const earlier = yield* hold(backend, "free")
         yield* backend.release(earlier)
         yield* start(backend.acquire(attempt("key/1")))
         yield* settle
@@ -99,9 +111,8 @@ describe("at every step", () => {
 describe("an attempt", () => {
   it.effect("that shared a statement which failed may have got its lock, and gives it back", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      expectSome(yield* backend.tryAcquire(attempt("warm")))
+      const { backend, fake } = yield* alone
+      yield* hold(backend, "warm")
       // The server takes the first lock before it refuses the second, and then is slow.
       const taken = attempt("taken")
       fake.fault = (sql, session) => {
@@ -127,8 +138,7 @@ describe("an attempt", () => {
 
   it.effect("that failed fails again when it is asked for again, and does not hang", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       const request = attempt("key")
       fake.fault = (sql) => sql.includes("GET_LOCK") ? FakeServer.serverError(1105) : undefined
       yield* Effect.flip(backend.acquire(request))
@@ -139,9 +149,7 @@ describe("an attempt", () => {
   it.effect("whose wait can not be ended gives up its connection", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       yield* Fiber.interrupt(waiting)
       fake.missedKills = Number.POSITIVE_INFINITY
       const leaving = yield* start(backend.release(request))
@@ -153,8 +161,7 @@ describe("an attempt", () => {
 
   it.effect("finds that a vacant session has ended unseen, and opens another one", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       let once = true
       fake.fault = (sql, session) => {
         if (once && sql.startsWith("SET SESSION")) {
@@ -163,7 +170,7 @@ describe("an attempt", () => {
         }
         return undefined
       }
-      expectSome(yield* backend.tryAcquire(attempt("key")))
+      yield* hold(backend, "key")
     }))
 })
 
@@ -191,12 +198,9 @@ describe("a connection", () => {
 
   it.effect("that was silent twice is given up a ttl after its last answer, not after the first silence", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("key", "30 seconds")
-      expectSome(yield* backend.tryAcquire(request))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "key", "30 seconds")
+      const session = firstSession(fake)
       const silence = Effect.gen(function*() {
         session.frozen = true
         const renewing = yield* start(Effect.exit(backend.renew(request)))

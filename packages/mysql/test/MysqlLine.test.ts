@@ -3,16 +3,26 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as FakeServer from "./FakeServer.ts"
-import { asked, attempt, backendOf, contended, expectSome, start, turns } from "./support.ts"
+import {
+  alone,
+  asked,
+  attempt,
+  backendOf,
+  contended,
+  expectSome,
+  firstSession,
+  hold,
+  lineUp,
+  start,
+  turns
+} from "./support.ts"
 
 describe("the line", () => {
   it.effect("a hand-over is two statements", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")
       // The connections are there already, as they are after the first hand-over.
-      const earlier = attempt("key")
-      const leaving = yield* start(backend.acquire(earlier))
-      yield* turns
+      const { request: earlier, waiting: leaving } = yield* lineUp(backend, "key")
       yield* Fiber.interrupt(leaving)
       yield* backend.release(earlier)
       const next = attempt("key")
@@ -24,15 +34,11 @@ describe("the line", () => {
       yield* Fiber.join(waiting)
       // It tries before it waits, because nobody of its own program holds the key.
       assert.strictEqual(count() - before, 3)
-      const third = attempt("key")
-      const waitingToo = yield* start(backend.acquire(third))
-      yield* turns
+      const { request: third, waiting: waitingToo } = yield* lineUp(backend, "key")
       const settled = count()
       yield* backend.release(next)
       yield* Fiber.join(waitingToo)
-      const last = attempt("key")
-      const lastOne = yield* start(backend.acquire(last))
-      yield* turns
+      const { waiting: lastOne } = yield* lineUp(backend, "key")
       yield* backend.release(third)
       yield* Fiber.join(lastOne)
       assert.strictEqual(count() - settled, 1 + 2, "a release; then a wait and a release")
@@ -41,9 +47,7 @@ describe("the line", () => {
   it.effect("a program that gives a key to the line goes to its end with one statement", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")
-      const first = attempt("key")
-      const waiting = yield* start(backend.acquire(first))
-      yield* turns
+      const { request: first, waiting } = yield* lineUp(backend, "key")
       yield* other.release(holder)
       yield* Fiber.join(waiting)
       const theirs = yield* start(other.acquire(attempt("key")))
@@ -62,7 +66,7 @@ describe("the line", () => {
   it.effect("the wait is on the server, on a session that holds nothing", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended("key")
-      expectSome(yield* backend.tryAcquire(attempt("own")))
+      yield* hold(backend, "own")
       yield* start(backend.acquire(attempt("key")))
       yield* turns
       const owner = fake.holder("own")
@@ -78,9 +82,7 @@ describe("the line", () => {
   it.effect("a KILL that comes before the wait is sent again", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       yield* Fiber.interrupt(waiting)
       fake.missedKills = 2
       const leaving = yield* start(backend.release(request))
@@ -94,9 +96,7 @@ describe("the line", () => {
   it.effect("a grant that raced with the interruption is given back", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       const session = fake.sessions().find((session) => session.statements.some((sql) => sql.includes("31536000")))
       assert(session)
       session.frozen = true
@@ -115,9 +115,7 @@ describe("the line", () => {
   it.effect("a session of another server is closed instead of killed: its number means somebody else there", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       fake.restartClock()
       yield* Fiber.interrupt(waiting)
       assert.isFalse(yield* backend.release(request))
@@ -128,9 +126,7 @@ describe("the line", () => {
   it.effect("a wait that somebody else ended begins again, at the end of the line", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       for (const errno of [1317, 3024, 3058, 1213, 1969, 1053, 1927]) {
         fake.endWait("key", FakeServer.serverError(errno))
         yield* turns
@@ -151,9 +147,7 @@ describe("the line", () => {
   it.effect("a wait whose session was killed begins again on another one", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       const session = fake.sessions().find((session) => session.statements.some((sql) => sql.includes("31536000")))
       fake.kill(session?.id ?? 0)
       yield* turns
@@ -168,9 +162,7 @@ describe("the line", () => {
   it.effect("who has waited is not watched any more: a silence that is shorter than the ttl costs nothing", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       yield* TestClock.adjust("10 seconds")
       yield* other.release(holder)
       yield* Fiber.join(waiting)
@@ -198,8 +190,7 @@ describe("the line", () => {
 
   it.effect("an error that says nothing about the lock is reported, and the lock is given back", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       const request = attempt("key")
       fake.fault = (sql) => sql.includes("GET_LOCK") ? FakeServer.serverError(1105, "unknown error") : undefined
       assert.strictEqual((yield* Effect.flip(backend.tryAcquire(request))).reason, "Rejected")
@@ -212,8 +203,7 @@ describe("the line", () => {
   it.effect("a deadlock that a single attempt is told of means that the key is held", () =>
     Effect.gen(function*() {
       for (const errno of [3058, 1213]) {
-        const fake = FakeServer.make()
-        const backend = yield* backendOf(fake)
+        const { backend, fake } = yield* alone
         fake.fault = (sql) => sql.includes("GET_LOCK") ? FakeServer.serverError(errno) : undefined
         assert.strictEqual((yield* backend.tryAcquire(attempt("key")))._tag, "None")
       }
@@ -221,11 +211,9 @@ describe("the line", () => {
 
   it.effect("an attempt of which nothing was sent is given back without asking the server", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      expectSome(yield* backend.tryAcquire(attempt("a")))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      yield* hold(backend, "a")
+      const session = firstSession(fake)
       session.frozen = true
       yield* start(backend.tryAcquire(attempt("b")))
       yield* turns
@@ -247,9 +235,7 @@ describe("the line", () => {
         if (sql.startsWith("SHOW") && session.id > before) session.frozen = true
         return undefined
       }
-      const request = attempt("key")
-      const opening = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting: opening } = yield* lineUp(backend, "key")
       assert.strictEqual(fake.sessions().length, before + 1)
       yield* Fiber.interrupt(opening)
       assert.isFalse(yield* backend.release(request))
@@ -281,11 +267,9 @@ describe("the line", () => {
 
   it.effect("an acquire that is given back before it was sent fails", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      expectSome(yield* backend.tryAcquire(attempt("a")))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      yield* hold(backend, "a")
+      const session = firstSession(fake)
       session.frozen = true
       yield* start(backend.tryAcquire(attempt("b")))
       yield* turns
@@ -298,12 +282,9 @@ describe("the line", () => {
 
   it.effect("a session that ends while a lease is given back answers false, and is no loss", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("a")
-      expectSome(yield* backend.tryAcquire(request))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "a")
+      const session = firstSession(fake)
       session.frozen = true
       const releasing = yield* start(backend.release(request))
       fake.kill(session.id)
@@ -313,8 +294,7 @@ describe("the line", () => {
 
   it.effect("two attempts of one program never ask one session for the same key", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       const first = attempt("key")
       const second = attempt("key")
       expectSome(yield* backend.tryAcquire(first))
@@ -347,22 +327,19 @@ describe("the line", () => {
 
   it.effect("a release that the server refuses is sent again", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("a")
-      expectSome(yield* backend.tryAcquire(request))
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "a")
       fake.fault = (sql) => sql.includes("RELEASE_LOCK") ? FakeServer.serverError(1317) : undefined
       assert.strictEqual((yield* Effect.flip(backend.release(request))).reason, "Rejected")
       assert.strictEqual((yield* backend.tryAcquire(attempt("a")))._tag, "None")
       fake.fault = () => undefined
       assert.isTrue(yield* backend.release(request))
-      expectSome(yield* backend.tryAcquire(attempt("a")))
+      yield* hold(backend, "a")
     }))
 
   it.effect("nobody takes over a lock whose release was refused", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       const [first, second] = [attempt("a"), attempt("a")]
       expectSome(yield* backend.tryAcquire(first))
       fake.fault = (sql) => sql.includes("RELEASE_LOCK") ? FakeServer.serverError(1317) : undefined
@@ -378,10 +355,8 @@ describe("the line", () => {
 
   it.effect("a try that comes together with the release gets the key", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const first = attempt("key")
-      expectSome(yield* backend.tryAcquire(first))
+      const { backend } = yield* alone
+      const first = yield* hold(backend, "key")
       const [released, next] = yield* Effect.all([backend.release(first), backend.tryAcquire(attempt("key"))], {
         concurrency: 2
       })

@@ -4,15 +4,26 @@ import { TestClock } from "effect/testing"
 import { MysqlError } from "../src/internal/MysqlError.ts"
 import * as MysqlSession from "../src/internal/MysqlSession.ts"
 import * as FakeServer from "./FakeServer.ts"
-import { asked, attempt, backendOf, contended, expectSome, start, turns } from "./support.ts"
+import {
+  alone,
+  asked,
+  attempt,
+  backendOf,
+  contended,
+  expectSome,
+  firstSession,
+  hold,
+  lineUp,
+  start,
+  turns
+} from "./support.ts"
 
 describe("the shared session", () => {
   it.effect(
     "10,000 locks that are free live on one connection, and cost at most one statement per second",
     () =>
       Effect.gen(function*() {
-        const fake = FakeServer.make()
-        const backend = yield* backendOf(fake)
+        const { backend, fake } = yield* alone
         const requests = Array.from({ length: 10_000 }, (_, i) => attempt(`key/${i}`))
         const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
         assert.isTrue(grants.every(Option.isSome))
@@ -36,8 +47,7 @@ describe("the shared session", () => {
       for (
         const [ttl, seconds] of [["300 millis", 1], ["2 seconds", 2], ["2500 millis", 3], ["31 seconds", 40]] as const
       ) {
-        const fake = FakeServer.make()
-        const backend = yield* backendOf(fake)
+        const { backend, fake } = yield* alone
         const grant = expectSome(yield* backend.tryAcquire(attempt("key", ttl)))
         assert.strictEqual(Duration.toSeconds(grant.ttl), seconds, ttl)
         assert.deepStrictEqual(fake.sessions().map((session) => session.waitTimeout), [seconds], ttl)
@@ -56,8 +66,7 @@ describe("the shared session", () => {
 
   it.effect("a grant on a session that is in use has the time of its own statement", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend } = yield* alone
       const first = expectSome(yield* backend.tryAcquire(attempt("a")))
       yield* TestClock.adjust("3 seconds")
       const second = expectSome(yield* backend.tryAcquire(attempt("b")))
@@ -66,38 +75,32 @@ describe("the shared session", () => {
 
   it.effect("a session that the server may be ending just now is not used any more", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const first = attempt("a", "4 seconds")
-      expectSome(yield* backend.tryAcquire(first))
+      const { backend, fake } = yield* alone
+      const first = yield* hold(backend, "a", "4 seconds")
       yield* backend.release(first)
       const [old] = fake.sessions()
       yield* TestClock.adjust("3900 millis")
-      expectSome(yield* backend.tryAcquire(attempt("b", "4 seconds")))
+      yield* hold(backend, "b", "4 seconds")
       assert.notInclude(fake.sessions(), old)
     }))
 
   it.effect("a vacant session is closed", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("a", "10 minutes")
-      expectSome(yield* backend.tryAcquire(request))
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "a", "10 minutes")
       yield* TestClock.adjust("2 minutes")
       assert.strictEqual(fake.sessions().length, 1, "who holds something is not vacant")
       yield* backend.release(request)
       yield* TestClock.adjust("2 minutes")
       yield* turns
       assert.strictEqual(fake.sessions().length, 0)
-      expectSome(yield* backend.tryAcquire(attempt("b")))
+      yield* hold(backend, "b")
     }))
 
   it.effect("an attempt on a session that ended unseen goes to another one", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const first = attempt("a")
-      expectSome(yield* backend.tryAcquire(first))
+      const { backend, fake } = yield* alone
+      const first = yield* hold(backend, "a")
       let once = true
       fake.fault = (sql, session) => {
         if (once && sql.includes("GET_LOCK")) {
@@ -106,7 +109,7 @@ describe("the shared session", () => {
         }
         return undefined
       }
-      expectSome(yield* backend.tryAcquire(attempt("b")))
+      yield* hold(backend, "b")
       assert.deepStrictEqual(first.losses, ["session"], "what it held is lost, and its holder is told")
       assert.isTrue(Option.isNone(yield* backend.renew(first)))
       assert.isFalse(yield* backend.release(first))
@@ -116,8 +119,7 @@ describe("the shared session", () => {
 describe("the probe", () => {
   it.effect("finds a lock that is gone from a session that lives", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       const robbed = attempt("a")
       const other = attempt("b")
       expectSome(yield* backend.tryAcquire(robbed))
@@ -133,8 +135,7 @@ describe("the probe", () => {
 
   it.effect("looks at the lease that asks for it, and at the others in turn", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
+      const { backend, fake } = yield* alone
       const requests = Array.from({ length: 200 }, (_, i) => attempt(`key/${i}`))
       yield* Effect.forEach(requests, backend.tryAcquire)
       const last = requests[199]
@@ -153,10 +154,8 @@ describe("the probe", () => {
 
   it.effect("finds a session that was changed for another one", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("a")
-      expectSome(yield* backend.tryAcquire(request))
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "a")
       fake.idShift = 1000
       yield* TestClock.adjust("10 seconds")
       assert.isTrue(Option.isNone(yield* backend.renew(request)))
@@ -167,19 +166,15 @@ describe("the probe", () => {
 describe("a server that does not answer", () => {
   it.effect("a stall that is shorter than the ttl costs no lease, and new locks go to another connection", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("a")
-      expectSome(yield* backend.tryAcquire(request))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "a")
+      const session = firstSession(fake)
       session.frozen = true
       const tried = attempt("b")
       const failing = yield* start(backend.tryAcquire(tried))
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual((yield* Effect.flip(Fiber.join(failing))).reason, "Timeout")
-      const next = attempt("c")
-      expectSome(yield* backend.tryAcquire(next))
+      yield* hold(backend, "c")
       assert.strictEqual(fake.sessions().length, 2)
       const givingBack = yield* start(Effect.flip(backend.release(tried)))
       const renewing = yield* start(Effect.flip(backend.renew(request)))
@@ -200,12 +195,9 @@ describe("a server that does not answer", () => {
 
   it.effect("a stall that outlasts the ttl is a loss, and is told", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const request = attempt("a")
-      expectSome(yield* backend.tryAcquire(request))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "a")
+      const session = firstSession(fake)
       yield* TestClock.adjust("6 seconds")
       session.frozen = true
       const renewing = yield* start(Effect.flip(backend.renew(request)))
@@ -221,14 +213,11 @@ describe("a server that does not answer", () => {
 
   it.effect("a session that holds nothing is given up at once", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const earlier = attempt("a")
-      expectSome(yield* backend.tryAcquire(earlier))
+      const { backend, fake } = yield* alone
+      const earlier = yield* hold(backend, "a")
       yield* backend.release(earlier)
       const request = attempt("a")
-      const [session] = fake.sessions()
-      assert(session)
+      const session = firstSession(fake)
       session.frozen = true
       const failing = yield* start(backend.tryAcquire(request))
       yield* TestClock.adjust("5 seconds")
@@ -239,12 +228,9 @@ describe("a server that does not answer", () => {
 
   it.effect("the command timeout is never longer than the ttl", () =>
     Effect.gen(function*() {
-      const fake = FakeServer.make()
-      const backend = yield* backendOf(fake)
-      const first = attempt("a", "2 seconds")
-      expectSome(yield* backend.tryAcquire(first))
-      const [session] = fake.sessions()
-      assert(session)
+      const { backend, fake } = yield* alone
+      yield* hold(backend, "a", "2 seconds")
+      const session = firstSession(fake)
       session.frozen = true
       const failing = yield* start(backend.tryAcquire(attempt("b", "2 seconds")))
       yield* TestClock.adjust("2 seconds")
@@ -254,9 +240,7 @@ describe("a server that does not answer", () => {
   it.effect("a wait ends when the server stops answering anybody, within the command timeout", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* contended("key")
-      const request = attempt("key")
-      const waiting = yield* start(backend.acquire(request))
-      yield* turns
+      const { request, waiting } = yield* lineUp(backend, "key")
       yield* TestClock.adjust("1 minutes")
       assert.isUndefined(waiting.pollUnsafe(), "it waits while the server answers")
       fake.sessions().forEach((session) => {
@@ -276,8 +260,7 @@ describe("connections", () => {
       const backend = yield* backendOf(fake, { connectionLimit: 4 })
       const keys = ["key/0", "key/1", "key/2"]
       yield* Effect.forEach(keys.slice(1), (key) => other.tryAcquire(attempt(key)))
-      const own = attempt("own")
-      expectSome(yield* backend.tryAcquire(own))
+      const own = yield* hold(backend, "own")
       const waits = yield* Effect.forEach(keys, (key) => {
         const request = attempt(key)
         return Effect.map(start(backend.acquire(request)), (fiber) => ({ request, fiber }))
@@ -301,11 +284,8 @@ describe("connections", () => {
     Effect.gen(function*() {
       const { backend, fake, other } = yield* contended("key")
       for (let round = 0; round < 5; round++) {
-        const holder = attempt("other")
-        expectSome(yield* other.tryAcquire(holder))
-        const request = attempt("other")
-        const waiting = yield* start(backend.acquire(request))
-        yield* turns
+        const holder = yield* hold(other, "other")
+        const { request, waiting } = yield* lineUp(backend, "other")
         yield* other.release(holder)
         yield* Fiber.join(waiting)
         assert.isTrue(yield* backend.release(request))
@@ -343,7 +323,7 @@ describe("connections", () => {
       const before = fake.sessions().length
       const backend = yield* Scope.provide(backendOf(fake), scope)
       yield* Effect.forkIn(backend.acquire(attempt("key")), scope)
-      expectSome(yield* backend.tryAcquire(attempt("a")))
+      yield* hold(backend, "a")
       yield* TestClock.adjust("10 seconds")
       assert.isAbove(fake.sessions().length, before + 1)
       yield* Scope.close(scope, Exit.void)

@@ -1,7 +1,7 @@
 /**
  * What the tests of the backend share.
  */
-import type { LockRequest, LossReason } from "@dlock/core"
+import type { LockBackend, LockRequest, LossReason } from "@dlock/core"
 import { assert } from "@effect/vitest"
 import { Duration, Effect, Option, Scheduler } from "effect"
 import * as MysqlBackend from "../src/internal/MysqlBackend.ts"
@@ -43,14 +43,39 @@ export const expectSome = <A>(option: Option.Option<A>): A =>
 /** Starts it, and goes on. */
 export const start = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkScoped(effect, { startImmediately: true })
 
+/** A server, and a backend on it. */
+export const alone = Effect.gen(function*() {
+  const fake = FakeServer.make()
+  return { fake, backend: yield* backendOf(fake) }
+})
+
+/** Takes a key that is free. */
+export const hold = Effect.fnUntraced(
+  function*(backend: LockBackend["Service"], key: string, ttl?: Duration.Input) {
+    const request = attempt(key, ttl)
+    expectSome(yield* backend.tryAcquire(request))
+    return request
+  }
+)
+
 /** A backend where a key is held by somebody else. */
 export const contended = Effect.fnUntraced(function*(key: string) {
-  const fake = FakeServer.make()
-  const other = yield* backendOf(fake)
-  const holder = attempt(key)
-  expectSome(yield* other.tryAcquire(holder))
+  const { backend: other, fake } = yield* alone
+  const holder = yield* hold(other, key)
   return { fake, holder, other, backend: yield* backendOf(fake) }
 })
+
+/** Asks for a key, and goes on when there is nothing more to do without time or somebody else. */
+export const lineUp = Effect.fnUntraced(function*(backend: LockBackend["Service"], key: string) {
+  const request = attempt(key)
+  const waiting = yield* start(backend.acquire(request))
+  yield* turns
+  return { request, waiting }
+})
+
+/** The session that is open for longest. */
+export const firstSession = (fake: FakeServer.FakeServer): FakeServer.FakeSession =>
+  fake.sessions()[0] ?? assert.fail("a session is open")
 
 /** What the sessions were asked that are open now, if it contains `what`. */
 export const asked = (fake: FakeServer.FakeServer, what = ""): number =>

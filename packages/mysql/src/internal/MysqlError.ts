@@ -54,8 +54,11 @@ export const fromDriver = (error: unknown): MysqlError => {
 /** 3058 of MySQL, 1213 of MariaDB: the server saw a cycle of waits and chose this one to end. */
 export const isDeadlock = (error: MysqlError): boolean => error.errno === 3058 || error.errno === 1213
 
-/** The session is about to end: shutdown (1053), `KILL` (1927), idle for too long (4031). */
-const ending = new Set([1053, 1927, 4031])
+/**
+ * The session is about to end: shutdown (1053), `KILL` (1927), idle for too long (4031). Or something between us reset it
+ * (1243: our prepared statement is gone), and its locks with it.
+ */
+const ending = new Set([1053, 1927, 4031, 1243])
 
 /** `KILL QUERY` (1317) and time limits of statements (3024 of MySQL, 1969 of MariaDB). */
 const interruptions = new Set([1317, 3024, 1969])
