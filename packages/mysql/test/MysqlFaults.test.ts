@@ -89,6 +89,23 @@ describe("at every step", () => {
       ))
   }
 
+  it.effect("given back: it stands in no line", () =>
+    atEveryStep((step, operations) =>
+      Effect.gen(function*() {
+        const { backend, fake, holder, other } = yield* contended("key")
+        const request = attempt("key")
+        const acquiring = yield* start(yielding(backend.acquire(request), operations))
+        yield* pass(2 * step)
+        const releasing = yield* start(backend.release(request))
+        yield* settle
+        assert.isDefined(releasing.pollUnsafe(), `it is given back: step ${step}`)
+        assert.isDefined(acquiring.pollUnsafe(), `it ends: step ${step}`)
+        assert.strictEqual(fake.waiters("key"), 0, `step ${step}`)
+        yield* other.release(holder)
+        assert.isUndefined(fake.holder("key"))
+      })
+    ))
+
   it.effect("a session that takes free locks is not turned into one that waits", () =>
     atEveryStep((step, operations) =>
       Effect.gen(function*() {

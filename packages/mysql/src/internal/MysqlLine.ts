@@ -69,8 +69,16 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
     }
   }
 
-  const stand = (attempt: Attempt, session: Session): Effect.Effect<Result.Result<string | null, MysqlError>> =>
+  const stand = (
+    attempt: Attempt,
+    session: Session
+  ): Effect.Effect<Result.Result<string | null, MysqlError>, LockBackendError> =>
     Effect.suspend(() => {
+      // In the step in which it is asked: Effect may yield between any two.
+      if (attempt.voided) {
+        attempts.unbind(attempt)
+        return givenBack
+      }
       attempt.stage = "waiting"
       attempts.lineUp(attempt)
       control.enter(session)
@@ -123,10 +131,6 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
       let refusals = 0
       while (true) {
         const session = yield* own(attempt)
-        if (attempt.voided) {
-          attempts.unbind(attempt)
-          return yield* givenBack
-        }
         const start = yield* Clock.monotonicTimeNanos
         const result = yield* stand(attempt, session)
         if (attempt.voided) {
