@@ -69,26 +69,64 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
     }
   }
 
+  const wait = (attempt: Attempt, refusals = 0): Effect.Effect<Session, LockBackendError> =>
+    Effect.flatMap(
+      own(attempt),
+      (session) => Effect.flatMap(Clock.monotonicTimeNanos, (since) => stand(attempt, session, since, refusals))
+    )
+
+  /** Somebody ended the wait or the session; the attempt goes to the end of the line. */
+  const refused = (
+    attempt: Attempt,
+    since: bigint,
+    refusals: number,
+    reason: string
+  ): Effect.Effect<Session, LockBackendError> =>
+    Effect.flatMap(Clock.monotonicTimeNanos, (now) => {
+      const inARow = now - since > second ? 1 : refusals + 1
+      return inARow > most
+        ? Effect.fail(backendError("acquire", "Rejected", reason))
+        : Effect.andThen(Effect.sleep(Duration.millis(2 ** inARow)), Effect.suspend(() => wait(attempt, inARow)))
+    })
+
   const stand = (
     attempt: Attempt,
-    session: Session
-  ): Effect.Effect<Result.Result<string | null, MysqlError>, LockBackendError> =>
-    Effect.suspend(() => {
-      // In the step in which it is asked: Effect may yield between any two.
-      if (attempt.voided) {
-        attempts.unbind(attempt)
-        return givenBack
+    session: Session,
+    since: bigint,
+    refusals: number
+  ): Effect.Effect<Session, LockBackendError> => {
+    // In the step in which it is asked: Effect may yield between any two.
+    if (attempt.voided) {
+      attempts.unbind(attempt)
+      return givenBack
+    }
+    attempt.stage = "waiting"
+    attempts.lineUp(attempt)
+    control.enter(session)
+    attempt.ask = session.connection.askPatiently(
+      Sql.wait(attempt.name, tokens.expression),
+      (exit) => onAnswer(attempt, session, exit)
+    )
+    return Effect.matchEffect(attempt.ask.settled, {
+      onSuccess: (cell) => {
+        if (attempt.voided) {
+          return givenBack
+        }
+        // It is ours; or was, if its session ended just now, and its owner knows.
+        return cell !== null
+          ? Effect.succeed(session)
+          : refused(attempt, since, refusals, "the server keeps ending the wait")
+      },
+      onFailure: (error) => {
+        if (attempt.voided) {
+          return givenBack
+        }
+        return attempt.stage === "doubtful" || error.code === "DLOCK_DESERTED"
+          ? Effect.fail(toBackendError("acquire", error))
+          : refused(attempt, since, refusals, error.message)
       }
-      attempt.stage = "waiting"
-      attempts.lineUp(attempt)
-      control.enter(session)
-      const ask = session.connection.askPatiently(
-        Sql.wait(attempt.name, tokens.expression),
-        (exit) => onAnswer(attempt, session, exit)
-      )
-      attempt.ask = ask
-      return Effect.result(ask.settled)
     })
+  }
 
   /**
    * A KILL that overtakes the GET_LOCK on its way to the server finds nothing to end, so one may not be enough. Where
@@ -127,31 +165,7 @@ export const make = (attempts: Attempts, sessions: Sessions, control: Control, t
 
   return {
     release,
-    wait: Effect.fnUntraced(function*(attempt) {
-      let refusals = 0
-      while (true) {
-        const session = yield* own(attempt)
-        const start = yield* Clock.monotonicTimeNanos
-        const result = yield* stand(attempt, session)
-        if (attempt.voided) {
-          return yield* givenBack
-        }
-        // Or was, if its session ended just now; its owner knows.
-        if (Result.isSuccess(result) && result.success !== null) {
-          return session
-        }
-        const error = Result.isFailure(result) ? result.failure : undefined
-        if (error !== undefined && (attempt.stage === "doubtful" || error.code === "DLOCK_DESERTED")) {
-          return yield* toBackendError("acquire", error)
-        }
-        // Somebody ended the wait or the session; the attempt goes to the end of the line.
-        refusals = (yield* Clock.monotonicTimeNanos) - start > second ? 1 : refusals + 1
-        if (refusals > most) {
-          return yield* backendError("acquire", "Rejected", error?.message ?? "the server keeps ending the wait")
-        }
-        yield* Effect.sleep(Duration.millis(2 ** refusals))
-      }
-    }),
+    wait,
     leave: Effect.fnUntraced(function*(attempt) {
       const { ask, session, stage } = attempt
       if (ask === undefined || session === undefined || stage === "idle") {
