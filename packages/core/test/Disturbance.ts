@@ -31,7 +31,15 @@ export interface Cast {
 }
 
 /** What happens at an operation; `true`: the fiber must yield there. */
-export type Disturbance = (caller: Fiber.Fiber<unknown, unknown>, world: World, close: () => void) => boolean
+export type Disturbance = (
+  caller: Fiber.Fiber<unknown, unknown>,
+  world: World,
+  close: () => void,
+  elapse: (millis: number) => void
+) => boolean
+
+/** Longer than a request and its answer take over the slow network. */
+export const timeout = 3
 
 export const disturbances = {
   "an interruption": (caller) => {
@@ -49,6 +57,10 @@ export const disturbances = {
   },
   "the end of the layer": (_, __, close) => {
     queueMicrotask(close)
+    return true
+  },
+  "a timeout": (_, __, ___, elapse) => {
+    queueMicrotask(() => elapse(timeout))
     return true
   }
 } satisfies Record<string, Disturbance>
@@ -95,9 +107,7 @@ export const run = Effect.fnUntraced(function*(
     makeDispatcher: () => parent.makeDispatcher(),
     shouldYield: (fiber) => {
       if (caller === undefined || !isDisturbed(++operations)) return parent.shouldYield(fiber)
-      return disturb(caller, world, () => {
-        closing ??= Effect.runForkWith(test)(Scope.close(scope, Exit.void))
-      })
+      return disturb(caller, world, close, (millis) => Effect.runForkWith(test)(TestClock.adjust(millis)))
     }
   }
   const { spans, tracer } = makeTracer()
@@ -110,6 +120,9 @@ export const run = Effect.fnUntraced(function*(
   let closing: Fiber.Fiber<void> | undefined
   const test = yield* Effect.context<never>()
   const scope = yield* Scope.make()
+  const close = () => {
+    closing ??= Effect.runForkWith(test)(Scope.close(scope, Exit.void))
+  }
   const lock = yield* Effect.provideContext(build(backend, scope), context)
   const elsewhere = yield* Scope.make()
   const stranger = cast.strangers === true ? yield* build(backend, elsewhere) : lock
@@ -149,7 +162,10 @@ export const run = Effect.fnUntraced(function*(
     yield* Fiber.await(closing)
   }
   // Whoever is answered may still be giving back in the background.
-  for (let i = 0; i < 50 && (i === 0 || leftovers(backend).length > 0); i++) yield* settle
+  for (let i = 0; i < 50 && (i === 0 || leftovers(backend).length > 0); i++) {
+    yield* settle
+    if (slow && i > 0) yield* TestClock.adjust(1)
+  }
   assertClean(backend, name)
   // The watchdog sleeps for another second at most, then it waits without a timer.
   for (let i = 0; i < 50 && census.active() > 1; i++) yield* Effect.andThen(TestClock.adjust(1000), settle)

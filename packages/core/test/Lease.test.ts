@@ -48,6 +48,18 @@ describe("a lease", () => {
       assert.deepStrictEqual(yield* lease.remaining, Duration.millis(9_000 - 102), "the way back counts")
     }))
 
+  it.effect("does not end sooner because the answer to an earlier renewal comes later", () =>
+    scenario(function*({ backend, lock }) {
+      const lease = yield* lock.acquire("k", { ttl: "10 seconds", renew: false })
+      yield* elapse(seconds(1))
+      backend.script("renew", { after: "2 seconds" })
+      yield* start(lease.renew)
+      yield* elapse(seconds(1))
+      yield* lease.renew
+      yield* elapse(seconds(1))
+      assert.deepStrictEqual(yield* lease.remaining, Duration.millis(10_000 - 102 - 1000))
+    }))
+
   it.effect("renewing by hand tells the backend's error, and that it was lost", () =>
     scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k", { ttl: "10 seconds" })

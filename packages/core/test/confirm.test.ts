@@ -12,7 +12,6 @@ import {
   jumpingClock,
   scenario,
   seconds,
-  settle,
   start
 } from "./fixture.ts"
 
@@ -183,9 +182,12 @@ describe("a machine that slept", () => {
       assertError(errorOf(died, "not known"), { _tag: "LockLost", reason: "expired" })
       backend.always("renew", { after: "never" })
       const hangs = yield* start(lock.withLock("k", sleep(60_000)))
-      yield* elapse(seconds(40))
-      assertError(errorOf(ended(hangs, "at the deadline"), "not known"), { _tag: "LockLost", reason: "expired" })
-      yield* settle
+      yield* elapse(seconds(2))
+      assertError(errorOf(ended(hangs, "a second after it is noticed"), "not known"), {
+        _tag: "LockLost",
+        reason: "expired"
+      })
+      yield* elapse(seconds(5))
       assertClean(backend)
     }))
 

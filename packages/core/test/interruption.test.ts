@@ -1,12 +1,14 @@
 import type { Lock } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Schedule, Scope } from "effect"
-import { atEveryOperation, type Cast, disturbances, run } from "./Disturbance.ts"
+import { atEveryOperation, type Cast, disturbances, run, timeout } from "./Disturbance.ts"
 
 type Form = (lock: Lock["Service"], work: Effect.Effect<void>) => Effect.Effect<unknown, unknown>
 
 const withLock: Form = (lock, work) => lock.withLock("k", work)
 const withLockOnSchedule: Form = (lock, work) => lock.withLock("k", work, { retry: Schedule.spaced(5) })
+const withLockInTime: Form = (lock, work) => lock.withLock("k", work, { timeout })
+const acquireInTime: Form = (lock, work) => Effect.scoped(Effect.andThen(lock.acquire("k", { timeout }), work))
 const withLockIfAvailable: Form = (lock, work) => lock.withLockIfAvailable("k", work)
 const acquire: Form = (lock, work) => Effect.scoped(Effect.andThen(lock.acquire("k"), work))
 const tryAcquire: Form = (lock, work) =>
@@ -104,6 +106,8 @@ const cases: ReadonlyArray<readonly [name: string, cast: Cast, kinds: ReadonlyAr
   ["tryAcquire, alone", alone(tryAcquire), some, false],
   ["acquire into a scope that is closed by hand", alone(closedByHand), some.slice(1), false],
   ["acquire and release, between two in the local line", inLine(earlyRelease), some, false],
+  ["withLock in time, alone", alone(withLockInTime), ["a timeout"], true],
+  ["acquire in time, alone", alone(acquireInTime), ["a timeout"], true],
   ["a late grant", late, some, false],
   ["a grant that is too late", tooLate, some, false],
   ["a timeout", timesOut, some, false],

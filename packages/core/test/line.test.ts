@@ -216,7 +216,7 @@ describe("the local line", () => {
       assert.strictEqual(count, 20_000)
       assert.strictEqual(deepest, 1)
       assertClean(backend)
-    }))
+    }), 30_000)
 
   it.effect("whoever gives back is answered before the next section runs to its end", () =>
     scenario(function*({ lock }) {

@@ -119,7 +119,10 @@ export class Holding extends Term implements LockRequest, Lease {
 
   startRenewal(): void {
     if (this.state !== "held") return
-    this.awaitAnswer()
+    this.doubt(this.watchdog.now())
+    // Until it is answered, the next that happens to the lease is its end.
+    this.slack = 0
+    this.watchdog.set(this, this.limit)
     if (this.renewing !== undefined) return
     const fiber = this.engine.runFork(Effect.catchCause(this.askRenewal, (cause) => {
       const error = Cause.findErrorOption(cause)
@@ -131,21 +134,6 @@ export class Holding extends Term implements LockRequest, Lease {
     if (fiber.pollUnsafe() !== undefined) return
     this.renewing = fiber
     fiber.addObserver(() => this.renewing = undefined)
-  }
-
-  /** Until a renewal is answered, the next that happens to the lease is its end. */
-  private awaitAnswer(): void {
-    this.doubt(this.watchdog.now())
-    this.slack = 0
-    this.watchdog.set(this, this.limit)
-  }
-
-  /** Asks now, because the machine slept: the answer, or the loss. */
-  get confirmation(): Effect.Effect<void, LockLost | LockBackendError> {
-    return Effect.suspend(() => {
-      this.awaitAnswer()
-      return Effect.raceFirst(this.askRenewal, this.lost)
-    })
   }
 
   /** Asks the backend for another ttl, and takes in the answer. */
