@@ -140,7 +140,9 @@ export const make = Effect.fnUntraced(function*(
       (taken): Effect.Effect<A, E | LockLost | LockBackendError, Exclude<R, Scope.Scope>> => {
         if (taken instanceof LockUnavailable) return call.unavailable(taken)
         if (span !== undefined) annotate(span, taken)
-        return Effect.interruptible(Effect.scoped(Effect.isEffect(program) ? program : program(taken)))
+        return Effect.interruptible(
+          Effect.scoped(Effect.isEffect(program) ? program : Effect.suspend(() => program(taken)))
+        )
       }
     )
     const fiber = Effect.runForkWith(context)(body, { uninterruptible: true })
