@@ -38,6 +38,7 @@ describe("bad requests are refused before anything is sent", () => {
     ["maxHold of zero", "k", { maxHold: 0 }, /maxHold/],
     ["a negative maxHold", "k", { maxHold: -5 }, /maxHold/],
     ["a negative timeout", "k", { timeout: -5 }, /timeout/],
+    ["an owner that is no text", "k", { owner: JSON.parse("7") }, /owner/],
     ["an ill-formed owner", "k", { owner: surrogate }, /owner/],
     ["an over-long owner", "k", { owner: "o".repeat(129) }, /owner/]
   ]
