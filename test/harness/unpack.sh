@@ -52,10 +52,9 @@ not_needed='^(adduser|base-.*|bash|coreutils|dash|debconf|dpkg|grep|init-system-
 not_needed="$not_needed"'|mount|passwd|perl.*|procps|psmisc|sed|sensible-utils|systemd.*|sysuser-helper|sysvinit.*|tar'
 not_needed="$not_needed"'|ucf|util-linux)$'
 
-for pair in "$@"; do
-  name=${pair%%=*}
-  package=${pair#*=}
-  [ -e "$name" ] && continue
+unpack() {
+  name=$1
+  package=$2
   target="$state/$name"
   mkdir -p "$state/$name.packages"
 
@@ -77,4 +76,16 @@ for pair in "$@"; do
   cd "$cache"
   # All or nothing.
   mv "$target" "$name"
+}
+
+# One that can not be had takes no other with it. (In a condition, the shell would not stop at the first error.)
+failed=0
+for pair in "$@"; do
+  [ -e "${pair%%=*}" ] && continue
+  set +e
+  (set -e && unpack "${pair%%=*}" "${pair#*=}")
+  code=$?
+  set -e
+  [ "$code" -eq 0 ] || failed=1
 done
+exit "$failed"
