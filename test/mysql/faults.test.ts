@@ -88,7 +88,7 @@ onBoth((it, flavour) => {
         const { bare, server } = yield* MysqlServer
         const road = yield* proxy(server)
         for (let round = 0; round < 5; round++) {
-          const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "300 millis" })
+          const client = yield* MysqlLock.make({ ...optionsFor(server, road), commandTimeout: "1 second" })
           const warm = attempt(freshKey())
           expectSome(yield* client.tryAcquire(warm), "free")
           const held = round % 2 === 0
