@@ -10,10 +10,13 @@ import type { LossReason } from "../LockError.ts"
 export type Outcome = "granted" | "held" | "timeout" | "reentry" | "failed" | "interrupted"
 export type Renewal = "renewed" | "refused" | "failed"
 
+// Compared by number: the comparisons of `LogLevel` cost a twentieth of a lock.
+const debugLevel = LogLevel.getOrdinal("Debug")
+
 /** A line for the ordinary, which is only written where somebody reads it, before what comes next. */
 export const debug = <A>(message: () => string, next: Effect.Effect<A>): Effect.Effect<A> =>
   Effect.withFiber((fiber) =>
-    LogLevel.isGreaterThan(fiber.cache.minimumLogLevel, "Debug")
+    LogLevel.getOrdinal(fiber.cache.minimumLogLevel) > debugLevel
       ? next
       : Effect.andThen(Effect.logDebug(message()), next)
   )
