@@ -3,7 +3,7 @@
  */
 import { MysqlLock } from "@dlock/mysql"
 import { assert, describe } from "@effect/vitest"
-import { Duration, Effect, Fiber, Option, Redacted } from "effect"
+import { Deferred, Duration, Effect, Fiber, Option, Redacted } from "effect"
 import * as Mysql from "mysql2"
 import {
   attempt,
@@ -189,6 +189,28 @@ onBoth((it, flavour) => {
         }
         assert.isAtMost(yield* sessionsOf(bare), 1 + 3, "one shared, one for the waits, one that ends them")
         assert.isTrue(yield* backend.release(holder))
+      }))
+
+    it.effect("who waits elsewhere goes before the next one of this program, whose request comes with the release", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const lock = yield* lockOf(optionsFor(server))
+        const elsewhere = yield* connect(server)
+        const key = freshKey()
+        const order: Array<string> = []
+        const end = yield* Deferred.make<void>()
+        const first = yield* Effect.forkScoped(lock.withLock(key, Deferred.await(end)))
+        yield* until(Effect.map(holderOf(bare, key), (id) => id !== undefined))
+        const next = yield* Effect.forkScoped(lock.withLock(key, Effect.sync(() => order.push("next"))))
+        const foreign = yield* Effect.forkScoped(Effect.gen(function*() {
+          yield* value(elsewhere, `SELECT GET_LOCK('${key}', 60)`)
+          order.push("elsewhere")
+          yield* value(elsewhere, `SELECT RELEASE_LOCK('${key}')`)
+        }))
+        yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
+        yield* Deferred.succeed(end, undefined)
+        yield* Effect.all([Fiber.join(first), Fiber.join(next), Fiber.join(foreign)])
+        assert.deepStrictEqual(order, ["elsewhere", "next"])
       }))
 
     it.effect("a statement time limit of the server does not end a wait", () =>
