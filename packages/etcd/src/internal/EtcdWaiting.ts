@@ -25,16 +25,22 @@ export interface EtcdWaiting {
   ) => Effect.Effect<void, LockBackendError>
 }
 
-/** A watch on a predecessor, as far as it has come. */
+/** Watches on a predecessor, as far as they have come. */
 interface Vigil {
-  /** The revision of the store from which on it stands. */
+  /** The revision of the store from which on the first stands. */
   standing: bigint | undefined
   deleted: boolean
+  /** The first is. */
   broken: boolean
-  watch: Watch | undefined
+  readonly watches: Array<Watch>
 }
 
-const close = (vigil: Vigil): Effect.Effect<void> => Effect.sync(() => vigil.watch?.close())
+const close = (vigil: Vigil): Effect.Effect<void> =>
+  Effect.sync(() => {
+    for (const watch of vigil.watches) watch.close()
+  })
+
+const noop = (): void => {}
 
 const pauseAfterBreak = "50 millis"
 
@@ -70,17 +76,29 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
     )
 
   const open = (attempt: Attempt, key: string): Vigil => {
-    const vigil: Vigil = { standing: undefined, deleted: false, broken: false, watch: undefined }
+    const vigil: Vigil = { standing: undefined, deleted: false, broken: false, watches: [] }
     const tell = (change: Partial<Vigil>): void => {
       Object.assign(vigil, change)
       attempt.wake?.()
     }
-    vigil.watch = watches.open(key, undefined, {
+    vigil.watches.push(watches.open(key, undefined, {
       onStanding: (standing) => tell({ standing }),
       onDeleted: () => tell({ deleted: true }),
       onBroken: () => tell({ broken: true })
-    })
+    }))
     return vigil
+  }
+
+  /**
+   * A write that came as the watch was placed makes it a watch from the past, which the server serves in a loop of
+   * 100 ms. A second one is quicker, unless that happens again.
+   */
+  const openSecond = (attempt: Attempt, vigil: Vigil, key: string): void => {
+    const onDeleted = (): void => {
+      vigil.deleted = true
+      attempt.wake?.()
+    }
+    vigil.watches.push(watches.open(key, undefined, { onStanding: noop, onDeleted, onBroken: noop }))
   }
 
   const wait: EtcdWaiting["wait"] = Effect.fnUntraced(function*(attempt, spot, revision, first) {
@@ -94,18 +112,13 @@ export const make = (client: EtcdClient, watches: EtcdWatch, commandTimeout: num
     const step = (vigil: Vigil, key: string) =>
       Effect.gen(function*() {
         yield* until(attempt, () => vigil.standing !== undefined || vigil.broken).pipe(
-          Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.sync(() => vigil.watch?.condemn()) })
+          Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.sync(() => vigil.watches[0]?.condemn()) })
         )
         if (vigil.standing !== undefined && !vigil.broken) {
           const standing = yield* look(attempt, spot, revision)
           if (standing?.predecessor !== key) return standing?.predecessor
-          // A write that came as the watch was placed makes it a watch from the past, which the server serves in a loop
-          // of 100 ms. A second one is quicker, unless that happens again.
-          const second = standing.at === vigil.standing ? vigil : open(attempt, key)
-          yield* Effect.ensuring(
-            until(attempt, () => vigil.deleted || second.deleted || vigil.broken),
-            close(second)
-          )
+          if (standing.at !== vigil.standing) openSecond(attempt, vigil, key)
+          yield* until(attempt, () => vigil.deleted || vigil.broken)
           stoodAt = now()
         }
         if (attempt.over || attempt.displaced) return undefined
