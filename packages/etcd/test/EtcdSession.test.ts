@@ -175,4 +175,17 @@ describe("EtcdSession", () => {
       yield* Fiber.join(asking)
       assert.deepStrictEqual(server.calls, ["0 grant 20", "0 keepAlive 1"])
     }))
+
+  it.effect("that is over for us is not asked for any more: it ends, and what lives on it is lost", () =>
+    Effect.gen(function*() {
+      const { server, sessions } = yield* fake
+      const { losses, member } = makeMember()
+      const session = yield* sessions.join(member, ttl)
+      // As it is found by a process that was frozen.
+      session.validFrom -= Duration.toNanosUnsafe(ttl)
+      yield* sessions.refresh(session)
+      assert.deepStrictEqual(losses, ["expired"])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(server.calls, ["0 grant 20", "0 revoke 1"])
+    }))
 })

@@ -170,6 +170,8 @@ export const make = Effect.fnUntraced(function*(
   const refresh = (session: Session): Effect.Effect<void, LockBackendError> =>
     Effect.suspend(() => {
       if (session.ended !== undefined) return Effect.void
+      // The process was frozen, and this came before the session's own fiber.
+      if (now() >= session.deadline) return Effect.asVoid(close(session, "expired"))
       if (session.refreshing !== undefined && session.refreshing.pollUnsafe() === undefined) {
         return Fiber.join(session.refreshing)
       }
