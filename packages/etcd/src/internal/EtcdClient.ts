@@ -24,11 +24,14 @@ import type {
   IWatchResponse,
   KVClient
 } from "etcd3"
+import * as EtcdDeadlines from "./EtcdDeadlines.ts"
 import { classify, type Failure, type LeaseGone, noLeaseAsked, timedOut, toError } from "./EtcdFailure.ts"
 import type { Connection, Hosts } from "./EtcdHosts.ts"
 import * as EtcdHosts from "./EtcdHosts.ts"
 
 type CallOptions = NonNullable<Parameters<KVClient["txn"]>[1]>
+
+type Run<A> = (client: Etcd3, options: CallOptions) => PromiseLike<A>
 
 /** How long a call may take, in milliseconds, and what is to be known of it. */
 export interface Limits {
@@ -85,11 +88,6 @@ export interface EtcdClient {
   readonly watch: (sink: WatchSink) => WatchStream
 }
 
-const settled = <A>(run: () => PromiseLike<A>): Effect.Effect<A, unknown> =>
-  Effect.callback((resume) => {
-    run().then((value) => resume(Effect.succeed(value)), (error) => resume(Effect.fail(error)))
-  })
-
 /** One request and one answer on a stream of their own, which then ends. */
 const keepAliveOnce = (client: Etcd3, id: string, options: CallOptions): Promise<ILeaseKeepAliveResponse> =>
   client.leaseClient.leaseKeepAlive(options).then((stream) =>
@@ -109,39 +107,50 @@ const anyKey = Buffer.from("\0", "utf8")
 const firstPause = 20
 const longestPause = 500
 
-const make = (hosts: Hosts, clock: Clock.Clock): EtcdClient => {
+const make = Effect.fnUntraced(function*(hosts: Hosts): Effect.fn.Return<EtcdClient, never, Scope.Scope> {
+  const clock = yield* Clock.Clock
   const nowMillis = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const deadlines = yield* EtcdDeadlines.make(nowMillis)
+
+  /** One try on the host of now. */
+  const once = <A>(patience: number, onDoubt: Limits["onDoubt"], run: Run<A>): Effect.Effect<A, Failure | LeaseGone> =>
+    Effect.callback((resume) => {
+      const host = hosts.current()
+      const fail = (failure: Failure | LeaseGone): void => {
+        if (failure._tag === "Failure") {
+          if (failure.broken) hosts.condemn(host)
+          if (failure.doubtful) onDoubt?.()
+        }
+        resume(Effect.fail(failure))
+      }
+      const deadline = { at: nowMillis() + patience, expire: () => fail(timedOut(patience)) }
+      deadlines.add(deadline)
+      run(host.client, { deadline: clock.currentTimeMillisUnsafe() + patience }).then(
+        (value) => {
+          if (deadlines.delete(deadline)) resume(Effect.succeed(value))
+        },
+        (error) => {
+          if (deadlines.delete(deadline)) fail(classify(error))
+        }
+      )
+      return Effect.sync(() => deadlines.delete(deadline))
+    })
 
   const call = <A>(
     operation: string,
     limits: Limits,
-    run: (client: Etcd3, options: CallOptions) => PromiseLike<A>
+    run: Run<A>
   ): Effect.Effect<A, LockBackendError | LeaseGone> => {
     const each = limits.each ?? limits.total / (hosts.count < 3 ? 2 : 3)
     const end = nowMillis() + limits.total
-    const once = Effect.suspend(() => {
-      const host = hosts.current()
-      const patience = Math.max(Math.min(each, end - nowMillis()), 1)
-      return settled(() => run(host.client, { deadline: clock.currentTimeMillisUnsafe() + patience })).pipe(
-        Effect.mapError(classify),
-        Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(timedOut(patience)) }),
-        Effect.tapError((failure) =>
-          Effect.sync(() => {
-            if (failure._tag === "LeaseGone") return
-            if (failure.broken) hosts.condemn(host)
-            if (failure.doubtful) limits.onDoubt?.()
-          })
-        )
-      )
-    })
-    const attempt = (tries: number): Effect.Effect<A, Failure | LeaseGone> =>
-      Effect.catch(once, (failure) => {
-        if (failure._tag === "LeaseGone" || !failure.transient) return Effect.fail(failure)
+    const attempt = (tries: number): Effect.Effect<A, LockBackendError | LeaseGone> =>
+      Effect.catch(once(Math.max(Math.min(each, end - nowMillis()), 1), limits.onDoubt, run), (failure) => {
+        if (failure._tag === "LeaseGone") return Effect.fail(failure)
         const pause = tries < hosts.count ? 0 : Math.min(firstPause * 2 ** (tries - hosts.count), longestPause)
-        if (nowMillis() + pause + 1 >= end) return Effect.fail(failure)
-        return Effect.andThen(pause === 0 ? Effect.yieldNow : Effect.sleep(pause), attempt(tries + 1))
+        if (!failure.transient || nowMillis() + pause + 1 >= end) return Effect.fail(toError(operation, failure))
+        return Effect.flatMap(pause === 0 ? Effect.yieldNow : Effect.sleep(pause), () => attempt(tries + 1))
       })
-    return Effect.mapError(attempt(1), (e) => e._tag === "LeaseGone" ? e : toError(operation, e))
+    return attempt(1)
   }
 
   /** A call in which the absence of a lease is an answer like others. */
@@ -149,7 +158,7 @@ const make = (hosts: Hosts, clock: Clock.Clock): EtcdClient => {
     operation: string,
     limits: Limits,
     absent: () => A,
-    run: (client: Etcd3, options: CallOptions) => PromiseLike<A>
+    run: Run<A>
   ): Effect.Effect<A, LockBackendError> =>
     Effect.suspend(() => call(operation, limits, run)).pipe(Effect.catchTag("LeaseGone", () => Effect.sync(absent)))
 
@@ -224,15 +233,14 @@ const make = (hosts: Hosts, clock: Clock.Clock): EtcdClient => {
     txnOnLease: txn,
     watch
   }
-}
+})
 
 /** Rights are given per key: being refused one key is an answer of a quorum to a known user. */
 const isForbidden = (error: LockBackendError): boolean => /permission denied/.test(error.detail ?? "")
 
 /** A client of our own, closed with the scope. */
 export const open = (connection: Connection): Effect.Effect<EtcdClient, LockBackendError, Scope.Scope> =>
-  Effect.flatMap(EtcdHosts.open(connection), (hosts) => Effect.map(Clock.Clock, (clock) => make(hosts, clock)))
+  Effect.flatMap(EtcdHosts.open(connection), make)
 
 /** A client that somebody else opened. Its host and fault handling are its owner's. */
-export const of = (client: Etcd3): Effect.Effect<EtcdClient> =>
-  Effect.map(Clock.Clock, (clock) => make(EtcdHosts.of(client), clock))
+export const of = (client: Etcd3): Effect.Effect<EtcdClient, never, Scope.Scope> => make(EtcdHosts.of(client))

@@ -52,6 +52,13 @@ const answerOf = (attempt: Attempt, asking: Asking) =>
     (exit) => attempt.over && Exit.hasInterrupts(exit) ? Effect.succeedNone : exit
   )
 
+/** Ends the asking. If it may come to a grant in a moment, it is awaited: then no mark is needed. */
+const endAsking = (attempt: Attempt, asking: Asking): Effect.Effect<void> =>
+  Effect.andThen(
+    attempt.doubtful ? Effect.timeoutOption(Fiber.await(asking), grace) : Effect.void,
+    Fiber.interrupt(asking)
+  )
+
 export const make = Effect.fnUntraced(function*(
   client: EtcdClient,
   options: { readonly root: string, readonly commandTimeout: number }
@@ -82,19 +89,25 @@ export const make = Effect.fnUntraced(function*(
       orElse: () => Effect.fail(new LockBackendError({ backend: "etcd", operation, reason: "Timeout" }))
     })
 
-  /** The session that the attempt lives on; a new one if it has none or it ended. */
-  const board = Effect.fnUntraced(function*(attempt: Attempt) {
-    let { session } = attempt
-    if (session === undefined || session.ended !== undefined) {
-      attempt.doubtful = false
-      session = yield* sessions.join(attempt, attempt.request.ttl)
-    }
-    // A lease that was refreshed before the machine slept has less time left than it seems.
-    if (session.isDoubtful(clock)) yield* refresh(attempt, session, "acquire")
-    return session
-  })
+  /** A new session if the attempt has none or it ended. */
+  const join = (attempt: Attempt): Effect.Effect<Session, LockBackendError> => {
+    attempt.doubtful = false
+    return sessions.join(attempt, attempt.request.ttl)
+  }
 
-  /** Sends what puts the key, and takes in the answer. */
+  /** The session that the attempt lives on. */
+  const board = (attempt: Attempt): Effect.Effect<Session, LockBackendError> =>
+    Effect.suspend(() => {
+      const { session } = attempt
+      return Effect.flatMap(
+        session === undefined || session.ended !== undefined ? join(attempt) : Effect.succeed(session),
+        // A lease that was refreshed before the machine slept has less time left than it seems.
+        (session) =>
+          session.isDoubtful(clock) ? Effect.as(refresh(attempt, session, "acquire"), session) : Effect.succeed(session)
+      )
+    })
+
+  /** Sends what puts the key, and takes in the answer. Who is interrupted before that does not know it. */
   const send = (
     attempt: Attempt,
     request: ITxnRequest,
@@ -105,29 +118,29 @@ export const make = Effect.fnUntraced(function*(
       let { doubtful } = attempt
       attempt.doubtful = true
       const limits = { total: attempt.limit(commandTimeout), onDoubt: () => doubtful = true }
-      return client.txnOnLease("acquire", request, limits).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            if (Exit.hasInterrupts(exit)) return
-            attempt.doubtful = doubtful
-            if (Exit.isSuccess(exit)) onAnswer(exit.value)
-          })
-        )
-      )
+      return Effect.matchEffect(client.txnOnLease("acquire", request, limits), {
+        onFailure: (error) => {
+          attempt.doubtful = doubtful
+          return Effect.fail(error)
+        },
+        onSuccess: (response) => {
+          attempt.doubtful = doubtful
+          onAnswer(response)
+          return Effect.succeed(response)
+        }
+      })
     })
 
   /** A request for a lease that the server does not have tells that the session is over. */
   const unlessGone = <A>(
     session: Session,
     effect: Effect.Effect<A, LockBackendError | LeaseGone>
-  ): Effect.Effect<Option.Option<A>, LockBackendError> =>
-    Effect.map(effect, Option.some).pipe(
-      Effect.catchTag("LeaseGone", () =>
-        Effect.sync(() => {
-          sessions.gone(session)
-          return Option.none()
-        }))
-    )
+  ): Effect.Effect<A | undefined, LockBackendError> =>
+    Effect.catchTag(effect, "LeaseGone", () =>
+      Effect.sync(() => {
+        sessions.gone(session)
+        return undefined
+      }))
 
   /** The grant, unless the key is gone again or was given back already. */
   const grant = (attempt: Attempt, session: Session): Grant | undefined => {
@@ -148,37 +161,36 @@ export const make = Effect.fnUntraced(function*(
     const txn = EtcdTxn.annul(attempt.spotOn(session, root))
     return unlessGone(session, client.txnOnLease("release", txn, leaving(attempt))).pipe(
       Effect.map((response) => {
-        if (Option.isNone(response)) return false
+        if (response === undefined) return false
         session.marks++
-        return EtcdTxn.annulled(response.value) || attempt.left
+        return EtcdTxn.annulled(response) || attempt.left
       })
     )
   }
 
-  /** Takes the key if it is free. */
-  const take = Effect.fnUntraced(function*(attempt: Attempt) {
-    while (!attempt.over) {
-      const session = yield* board(attempt)
-      if (session.ended !== undefined) continue
-      const spot = attempt.spotOn(session, root)
-      attempt.displaced = false
-      const onAnswer = (response: ITxnResponse) => attempt.revision = EtcdTxn.taken(response, spot)
-      const response = yield* unlessGone(session, send(attempt, EtcdTxn.take(spot), onAnswer))
-      if (Option.isNone(response)) continue
-      if (attempt.revision !== undefined) {
-        const granted = grant(attempt, session)
-        if (granted !== undefined) return Option.some(granted)
-        continue
-      }
-      // Nobody gives back what was refused, so a copy that may still come must meet the mark.
-      if (attempt.doubtful) yield* annul(attempt, session)
+  /** The key is held by somebody. Nobody gives back what was refused, so a copy that may still come must meet the mark. */
+  const refused = (attempt: Attempt, session: Session): Effect.Effect<Option.Option<Grant>, LockBackendError> =>
+    Effect.map(attempt.doubtful ? annul(attempt, session) : Effect.void, () => {
       attempt.doubtful = false
       sessions.leave(attempt)
       attempt.session = undefined
-      break
-    }
-    return Option.none()
-  })
+      return Option.none()
+    })
+
+  /** Takes the key if it is free. */
+  const take = (attempt: Attempt): Effect.Effect<Option.Option<Grant>, LockBackendError> =>
+    Effect.flatMap(board(attempt), (session) => {
+      if (attempt.over) return Effect.succeedNone
+      if (session.ended !== undefined) return take(attempt)
+      const spot = attempt.spotOn(session, root)
+      attempt.displaced = false
+      const onAnswer = (response: ITxnResponse) => attempt.revision = EtcdTxn.taken(response, spot)
+      return Effect.flatMap(unlessGone(session, send(attempt, EtcdTxn.take(spot), onAnswer)), (response) => {
+        if (response !== undefined && attempt.revision === undefined) return refused(attempt, session)
+        const granted = response === undefined ? undefined : grant(attempt, session)
+        return granted === undefined ? take(attempt) : Effect.succeedSome(granted)
+      })
+    })
 
   /** Enters the line; none: begin again. */
   const enter = Effect.fnUntraced(function*(attempt: Attempt, session: Session) {
@@ -187,8 +199,8 @@ export const make = Effect.fnUntraced(function*(
     const spot = attempt.spotOn(session, root)
     const onAnswer = (response: ITxnResponse) => attempt.revision = EtcdTxn.entered(response)?.revision
     const response = yield* unlessGone(session, send(attempt, EtcdTxn.enter(spot), onAnswer))
-    if (Option.isNone(response)) return Option.none()
-    const entered = EtcdTxn.entered(response.value)
+    if (response === undefined) return Option.none()
+    const entered = EtcdTxn.entered(response)
     if (entered === undefined) return yield* givenBack
     return "predecessor" in entered
       ? Option.some(entered)
@@ -216,16 +228,16 @@ export const make = Effect.fnUntraced(function*(
 
   /** In a fiber of its own: the caller may be interrupted at any moment, and giving back has to know what became. */
   const ask = (attempt: Attempt, verb: (attempt: Attempt) => Effect.Effect<Option.Option<Grant>, LockBackendError>) =>
-    Effect.uninterruptibleMask((restore) => {
-      const done = Effect.sync(() => {
-        attempt.asking = undefined
-        if (attempt.returned) sessions.leave(attempt)
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.forkIn(verb(attempt), scope, { startImmediately: true }), (fiber) => {
+        attempt.asking = fiber
+        fiber.addObserver(() => {
+          attempt.asking = undefined
+          if (attempt.returned) sessions.leave(attempt)
+        })
+        return restore(answerOf(attempt, fiber))
       })
-      return Effect.forkIn(Effect.ensuring(verb(attempt), done), scope, { startImmediately: true }).pipe(
-        Effect.tap((fiber) => Effect.sync(() => attempt.asking = fiber)),
-        Effect.flatMap((fiber) => restore(answerOf(attempt, fiber)))
-      )
-    })
+    )
 
   const tryAcquire = (request: LockRequest): Effect.Effect<Option.Option<Grant>, LockBackendError> =>
     Effect.suspend(() => {
@@ -260,24 +272,26 @@ export const make = Effect.fnUntraced(function*(
   })
 
   /** Removes the key of an attempt whose every request was answered. */
-  const remove = Effect.fnUntraced(function*(attempt: Attempt, session: Session, revision: bigint) {
+  const remove = (attempt: Attempt, session: Session, revision: bigint): Effect.Effect<boolean, LockBackendError> => {
     const { place } = attempt.spotOn(session, root)
-    const { succeeded } = yield* client.txn("release", EtcdTxn.leave(place, revision), leaving(attempt))
-    return succeeded || attempt.left
-  })
+    return Effect.map(
+      client.txn("release", EtcdTxn.leave(place, revision), leaving(attempt)),
+      ({ succeeded }) => succeeded || attempt.left
+    )
+  }
 
-  const giveBack = Effect.fnUntraced(function*(attempt: Attempt) {
-    const { asking } = attempt
-    if (isRunning(asking)) {
-      if (attempt.doubtful) yield* Effect.timeoutOption(Fiber.await(asking), grace)
-      yield* Fiber.interrupt(asking)
-    }
-    const { revision, session } = attempt
-    if (session === undefined || session.ended !== undefined) return false
-    if (attempt.doubtful) return (yield* annul(attempt, session)) && attempt.state !== "waiting"
-    if (revision === undefined) return false
-    return (yield* remove(attempt, session, revision)) && attempt.state !== "waiting"
-  })
+  /** Gives back what the attempt has, when nothing asks for it any more. */
+  const leave = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> =>
+    Effect.suspend(() => {
+      const { doubtful, revision, session } = attempt
+      if (session === undefined || session.ended !== undefined) return Effect.succeed(false)
+      if (!doubtful && revision === undefined) return Effect.succeed(false)
+      const left = doubtful || revision === undefined ? annul(attempt, session) : remove(attempt, session, revision)
+      return Effect.map(left, (wasOurs) => wasOurs && attempt.state !== "waiting")
+    })
+
+  const giveBack = (attempt: Attempt): Effect.Effect<boolean, LockBackendError> =>
+    isRunning(attempt.asking) ? Effect.andThen(endAsking(attempt, attempt.asking), leave(attempt)) : leave(attempt)
 
   const release = (request: LockRequest): Effect.Effect<boolean, LockBackendError> =>
     Effect.suspend(() => {
