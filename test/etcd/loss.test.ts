@@ -73,7 +73,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
       const [lease] = yield* leasesOf(bare, requests[0]?.key ?? "")
       yield* revoke(bare, lease)
       const [, took] = yield* millis(Effect.forEach(requests, ({ lost }) => Deferred.await(lost)))
-      assert.isBelow(took, 1000, "the loss is pushed, long before the next renewal")
+      assert.isBelow(took, 4000, "the loss is pushed, long before the next renewal")
       for (const { losses } of requests) assert.deepStrictEqual(losses, ["session"], "the reason is the session")
       for (const request of requests) {
         assert.isTrue(Option.isNone(yield* backend.renew(request)), "nothing on a revoked lease is renewed")
@@ -94,7 +94,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
       yield* Effect.sleep("1 second")
       yield* clear(bare, robbed.key)
       const [, took] = yield* millis(Deferred.await(robbed.lost))
-      assert.isBelow(took, 1000, "the loss is pushed, long before the next renewal")
+      assert.isBelow(took, 4000, "the loss is pushed, long before the next renewal")
       assert.deepStrictEqual(robbed.losses, ["taken"], "the reason is that it was taken")
       assert.isTrue(Option.isNone(yield* backend.renew(robbed)), "a deleted key is not renewed")
       assert.isFalse(yield* backend.release(robbed), "a deleted key is not there to be released")
@@ -111,7 +111,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
       yield* backend.tryAcquire(request)
       yield* clear(bare, request.key)
       const [, took] = yield* millis(Deferred.await(request.lost))
-      assert.isBelow(took, 1500, "a deletion before the key was watched is not missed")
+      assert.isBelow(took, 4000, "a deletion before the key was watched is not missed")
     }))
 
   it.effect("a key deleted while the watch is down is a loss when it stands again", () =>

@@ -110,10 +110,7 @@ layer(ZooKeeper.layerEnsemble, { excludeTestServices: true, timeout: "1 minute" 
           const client = all[i % 3] ?? assert.fail()
           const request = attempt(freshKey())
           const { fencingToken } = yield* client.acquire(request)
-          const line = Effect.map(lineOf(bare, request.key), ([first]) => first)
-          // The server that is asked may be behind the one that answered the client.
-          yield* limit("every server hears of the node")(until(Effect.map(line, (node) => node !== undefined)))
-          const node = yield* line
+          const [node] = yield* lineOf(bare, request.key)
           const stat = yield* statOf(bare, `${directoryOf(request.key)}/${node}`)
           assert.strictEqual(stat?.czxid.readBigInt64BE(), fencingToken)
           yield* client.release(request)

@@ -5,7 +5,7 @@
 import type { LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { ZooKeeperLock } from "@dlock/zookeeper"
-import { Clock, Context, Deferred, Duration, Effect, Layer } from "effect"
+import { Clock, Context, Deferred, Duration, Effect, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { createRequire } from "node:module"
 import * as Net from "node:net"
@@ -85,18 +85,32 @@ const ask = <A>(
     send((error, answer) => resume(error === null || error === undefined ? Effect.succeed(answer) : Effect.fail(error)))
   )
 
+/** A server may be behind the others, or go away: behind a write that it answered it tells what is. */
+const read = <A>(
+  driver: Driver,
+  send: (callback: (error: DriverError | null, answer: A) => void) => void
+): Effect.Effect<A, DriverError> =>
+  Effect.retry(
+    Effect.andThen(
+      Effect.catch(remove(driver, "/nowhere"), (error) => error.name === "NO_NODE" ? Effect.void : Effect.fail(error)),
+      ask(send)
+    ),
+    { while: (error) => error.name === "CONNECTION_LOSS", times: 20, schedule: Schedule.spaced("100 millis") }
+  )
+
 export const childrenOf = (driver: Driver, path: string): Effect.Effect<ReadonlyArray<string>> =>
-  ask<Array<string>>((callback) => driver.getChildren(path, callback)).pipe(
+  read<Array<string>>(driver, (callback) => driver.getChildren(path, callback)).pipe(
     Effect.catch((error) => error.name === "NO_NODE" ? Effect.succeed([]) : Effect.die(error))
   )
 
 export const statOf = (driver: Driver, path: string): Effect.Effect<Stat | null, DriverError> =>
-  ask((callback) => driver.exists(path, callback))
+  read(driver, (callback) => driver.exists(path, callback))
 
-export const aclOf = (driver: Driver, path: string) => ask<Array<Acl>>((callback) => driver.getACL(path, callback))
+export const aclOf = (driver: Driver, path: string) =>
+  read<Array<Acl>>(driver, (callback) => driver.getACL(path, callback))
 
 export const dataOf = (driver: Driver, path: string) =>
-  ask<Buffer | undefined>((callback) => driver.getData(path, callback))
+  read<Buffer | undefined>(driver, (callback) => driver.getData(path, callback))
 
 /** 0: persistent, 1: ephemeral, 3: ephemeral and sequential. */
 export const create = (driver: Driver, path: string, mode: 0 | 1 | 3 = 0, data: Buffer = Buffer.from("test")) =>
