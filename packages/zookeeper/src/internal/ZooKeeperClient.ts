@@ -81,6 +81,8 @@ interface Outstanding {
   readonly sentAt: bigint
   /** Somebody waits for the answer. */
   isAwaited: boolean
+  /** What the driver is given. */
+  readonly onResponse: Callback
   readonly settle: (reply: Reply | undefined) => void
 }
 
@@ -101,7 +103,6 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
   const { connectionManager: manager } = driver
   /** In the order of sending, which is the order of the answers, those too that nobody waits for any more. */
   const outstanding = new Set<Outstanding>()
-  const callbacks = new WeakSet<Callback>()
   const watches = new Map<string, Set<(outcome: Watched) => void>>()
   let connected = manager.state === state.connected
   let connectingSince: bigint | undefined
@@ -110,7 +111,9 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
 
   const takeBackUnsent = (): void => {
     const { packetQueue } = manager
-    packetQueue.queue = packetQueue.queue.filter(({ callback }) => !callbacks.has(callback))
+    if (packetQueue.queue.length === 0) return
+    const ours = new Set(Array.from(outstanding, ({ onResponse }) => onResponse))
+    packetQueue.queue = packetQueue.queue.filter(({ callback }) => !ours.has(callback))
   }
 
   const endWatches = (path: string, outcome: Watched): void => {
@@ -166,18 +169,17 @@ const make = (driver: Driver, events: Events, clock: Clock.Clock) => {
         entry.isAwaited = false
         onReply?.(reply)
         onEnd(reply)
+      },
+      onResponse: (_error, response) => {
+        // Without a response it is the connection that ended; callers hear of it before listeners do.
+        if (response === undefined) return disconnect()
+        heardAt = clock.monotonicTimeNanosUnsafe()
+        answer(entry, replyOf(response))
       }
     }
-    const callback: Callback = (_error, response) => {
-      // Without a response it is the connection that ended; callers hear of it before listeners do.
-      if (response === undefined) return disconnect()
-      heardAt = clock.monotonicTimeNanosUnsafe()
-      answer(entry, replyOf(response))
-    }
     outstanding.add(entry)
-    callbacks.add(callback)
     if (manager.xid >= mostXids) manager.xid = 0
-    manager.queue(packet, callback)
+    manager.queue(packet, entry.onResponse)
   }
 
   const send: ZooKeeperClient["send"] = (calls, onReplies) => {
