@@ -14,7 +14,8 @@ import * as Path from "node:path"
 import * as Tls from "node:tls"
 import { etcd } from "../harness/EtcdServer.ts"
 import type { Server } from "../harness/Server.ts"
-import { attempt, connect, freshKey, keysOf, millis, roadTo } from "./support.ts"
+import { attempt, freshKey, millis } from "../requests.ts"
+import { connect, keysOf, roadTo } from "./support.ts"
 
 const secret = "hunter2-very-secret"
 

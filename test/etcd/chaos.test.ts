@@ -9,7 +9,8 @@ import { Clock, Context, Effect, Fiber, Layer, Random, Schedule } from "effect"
 import { etcdCluster } from "../harness/EtcdServer.ts"
 import type { Proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
-import { connect, keysOf, roadTo, until } from "./support.ts"
+import { until } from "../requests.ts"
+import { connect, keysOf, roadTo } from "./support.ts"
 
 const keys = ["a", "b", "c"]
 

@@ -7,7 +7,8 @@ import { Context, Deferred, Effect, Fiber, Layer, Option } from "effect"
 import type { Scope } from "effect"
 import { etcdCluster } from "../harness/EtcdServer.ts"
 import type { Server } from "../harness/Server.ts"
-import { attempt, connect, freshKey, lineOf, millis, until } from "./support.ts"
+import { attempt, freshKey, millis, until } from "../requests.ts"
+import { connect, lineOf } from "./support.ts"
 
 class Cluster extends Context.Service<Cluster, {
   readonly nodes: ReadonlyArray<Server>

@@ -6,21 +6,8 @@ import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { etcd } from "../harness/EtcdServer.ts"
-import {
-  attempt,
-  clear,
-  connect,
-  Etcd,
-  freezer,
-  freshKey,
-  keysOf,
-  leasesOf,
-  lineOf,
-  millis,
-  revoke,
-  roadTo,
-  until
-} from "./support.ts"
+import { attempt, freshKey, millis, until } from "../requests.ts"
+import { clear, connect, Etcd, freezer, keysOf, leasesOf, lineOf, revoke, roadTo } from "./support.ts"
 
 const roadToServer = Effect.flatMap(Etcd, ({ endpoints }) => roadTo(endpoints[0] ?? ""))
 

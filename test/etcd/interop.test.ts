@@ -6,7 +6,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Option } from "effect"
 import { execFile, spawn } from "node:child_process"
 import { available } from "../harness/Program.ts"
-import { attempt, Etcd, freshKey, leasesOf, lineOf, revoke, until } from "./support.ts"
+import { attempt, freshKey, until } from "../requests.ts"
+import { Etcd, leasesOf, lineOf, revoke } from "./support.ts"
 
 /** Runs `etcdctl`, and answers what it wrote. */
 const etcdctl = (...args: ReadonlyArray<string>) =>
@@ -135,11 +136,11 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
         yield* backend.tryAcquire(other)
         const [place = ""] = yield* lineOf(bare, robbed.key)
         yield* etcdctl("del", place)
-        yield* Deferred.await(robbed.lost).pipe(Effect.timeout("2 seconds"))
+        yield* Deferred.await(robbed.lost).pipe(Effect.timeout("6 seconds"))
         assert.deepStrictEqual([robbed.losses, other.losses], [["taken"], []])
         const [lease = "0"] = yield* leasesOf(bare, other.key)
         yield* etcdctl("lease", "revoke", BigInt(lease).toString(16))
-        yield* Deferred.await(other.lost).pipe(Effect.timeout("2 seconds"))
+        yield* Deferred.await(other.lost).pipe(Effect.timeout("6 seconds"))
         assert.deepStrictEqual(other.losses, ["session"])
       }))
 

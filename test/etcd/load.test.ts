@@ -6,7 +6,8 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Option } from "effect"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { attempt, Etcd, freshKey, millis } from "./support.ts"
+import { attempt, freshKey, millis } from "../requests.ts"
+import { Etcd } from "./support.ts"
 
 setFlagsFromString("--expose_gc")
 const collect: unknown = runInNewContext("gc")

@@ -1,12 +1,13 @@
 /**
  * How a loss comes about in etcd, and that the holder learns of it in time.
  */
-import { withLock } from "@dlock/core"
+import { type LockBackend, withLock } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Option } from "effect"
 import type { Duration, Scope } from "effect"
-import { attempt, clear, escaped, Etcd, freshKey, leasesOf, lineOf, millis, revoke, roadTo, until } from "./support.ts"
+import { attempt, freshKey, millis, until } from "../requests.ts"
+import { clear, escaped, Etcd, leasesOf, lineOf, revoke, roadTo } from "./support.ts"
 
 /** When the server deletes the key, in milliseconds of the monotonic clock. */
 const whenFreed = Effect.fnUntraced(function*(key: string) {
@@ -52,6 +53,17 @@ const marginOf = (
     )
     return freedAt - endedAt
   })
+
+/** `a` holds a key, and `b` waits for it. */
+const oneWaits = Effect.fnUntraced(function*(a: LockBackend["Service"], b: LockBackend["Service"]) {
+  const { bare } = yield* Etcd
+  const key = freshKey()
+  const [holder, waiter] = [attempt(key), attempt(key)]
+  yield* a.tryAcquire(holder)
+  const waiting = yield* Effect.forkScoped(b.acquire(waiter))
+  yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
+  return { holder, key, waiter, waiting }
+})
 
 layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it) => {
   for (const ttl of ["2 seconds", "5 seconds", "30 seconds"] as const) {
@@ -155,11 +167,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
     Effect.gen(function*() {
       const { bare, endpoints } = yield* Etcd
       const backend = yield* EtcdLock.make({ endpoints })
-      const key = freshKey()
-      const [holder, waiter] = [attempt(key), attempt(key)]
-      yield* backend.tryAcquire(holder)
-      const waiting = yield* Effect.forkScoped(backend.acquire(waiter))
-      yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
+      const { holder, key, waiter, waiting } = yield* oneWaits(backend, backend)
       const [, place = ""] = yield* lineOf(bare, key)
       yield* Effect.promise(() => bare.delete().key(place).exec())
       yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
@@ -173,11 +181,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
     Effect.gen(function*() {
       const { bare, endpoints } = yield* Etcd
       const backend = yield* EtcdLock.make({ endpoints })
-      const key = freshKey()
-      const [holder, waiter] = [attempt(key), attempt(key)]
-      yield* backend.tryAcquire(holder)
-      const waiting = yield* Effect.forkScoped(backend.acquire(waiter))
-      yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
+      const { key, waiter, waiting } = yield* oneWaits(backend, backend)
       const places = yield* lineOf(bare, key)
       yield* Effect.promise(() =>
         bare.if(key, "Create", "==", 0).then(...places.map((k) => bare.delete().key(k))).commit()
@@ -192,11 +196,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("loss", (it
     Effect.gen(function*() {
       const { bare, endpoints } = yield* Etcd
       const [a, b] = [yield* EtcdLock.make({ endpoints }), yield* EtcdLock.make({ endpoints })]
-      const key = freshKey()
-      const [holder, waiter] = [attempt(key), attempt(key)]
-      yield* a.tryAcquire(holder)
-      const waiting = yield* Effect.forkScoped(b.acquire(waiter))
-      yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))
+      const { holder, key, waiter, waiting } = yield* oneWaits(a, b)
       const [, lease] = yield* leasesOf(bare, key)
       yield* revoke(bare, lease)
       yield* until(Effect.map(lineOf(bare, key), (keys) => keys.length === 2))

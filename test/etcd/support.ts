@@ -2,11 +2,10 @@
  * An etcd server for tests, a bare client to look behind the backend's back, and what the conformance suite wants to
  * know of the backend.
  */
-import type { LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { EtcdLock } from "@dlock/etcd"
-import { Clock, Context, Deferred, Duration, Effect, Layer } from "effect"
-import type { Scope } from "effect"
+import { Context, Effect, Layer } from "effect"
+import type { Duration, Scope } from "effect"
 import { Etcd3 } from "etcd3"
 import * as Net from "node:net"
 import { etcd, etcdCluster } from "../harness/EtcdServer.ts"
@@ -55,45 +54,6 @@ export const escaped = (key: string): string => key.replaceAll("%", "%25").repla
 
 export const lineOf = (bare: Etcd3, key: string): Effect.Effect<ReadonlyArray<string>> =>
   keysOf(bare, `${escaped(key)}/`)
-
-/** A request as core makes them, that remembers what it was told. */
-export interface Attempt extends LockRequest {
-  readonly losses: Array<string>
-  readonly lost: Deferred.Deferred<void>
-}
-
-let attempts = 0
-
-export const attempt = (key: string, ttl: Duration.Input = "30 seconds"): Attempt => {
-  const losses: Array<string> = []
-  const lost = Deferred.makeUnsafe<void>()
-  return {
-    key,
-    owner: `test/${++attempts}-${crypto.randomUUID()}`,
-    ttl: Duration.fromInputUnsafe(ttl),
-    losses,
-    lost,
-    onLost: (reason) => {
-      losses.push(reason)
-      Deferred.doneUnsafe(lost, Effect.void)
-    }
-  }
-}
-
-/** A key that no other test has. */
-export const freshKey = (): string => `key-${crypto.randomUUID()}`
-
-/** How long something takes, in milliseconds. */
-export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const before = yield* Clock.monotonicTimeNanos
-    const value = yield* effect
-    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
-  })
-
-/** Asks until it is so; the caller's time limit ends it otherwise. */
-export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
-  Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
 
 /** The lease of each who holds or waits, in the order in which they came. */
 export const leasesOf = (bare: Etcd3, key: string): Effect.Effect<ReadonlyArray<string>> =>

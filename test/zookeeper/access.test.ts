@@ -2,19 +2,8 @@ import { Lock, LockBackend } from "@dlock/core"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
 import { ConfigProvider, Context, Deferred, Duration, Effect, Layer, Option, Redacted } from "effect"
-import {
-  aclOf,
-  attempt,
-  childrenOf,
-  connect,
-  create,
-  freshKey,
-  mkdirp,
-  remove,
-  roadTo,
-  until,
-  ZooKeeper
-} from "./support.ts"
+import { attempt, freshKey, until } from "../requests.ts"
+import { aclOf, childrenOf, connect, create, mkdirp, remove, roadTo, ZooKeeper } from "./support.ts"
 
 const limit = (property: string) =>
   Effect.timeoutOrElse({

@@ -3,7 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Fiber, Option } from "effect"
 import { curator } from "../harness/Curator.ts"
 import { available } from "../harness/Program.ts"
-import { attempt, directoryOf, freshKey, lineOf, until, ZooKeeper } from "./support.ts"
+import { attempt, freshKey, until } from "../requests.ts"
+import { directoryOf, lineOf, ZooKeeper } from "./support.ts"
 
 const limit = (property: string) =>
   Effect.timeoutOrElse({

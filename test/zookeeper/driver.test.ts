@@ -2,7 +2,8 @@ import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option, Scope } from "effect"
 import * as Net from "node:net"
-import { attempt, childrenOf, freshKey, lineOf, roadTo, until, ZooKeeper } from "./support.ts"
+import { attempt, freshKey, until } from "../requests.ts"
+import { childrenOf, lineOf, roadTo, ZooKeeper } from "./support.ts"
 
 const limit = (property: string) =>
   Effect.timeoutOrElse({

@@ -2,8 +2,9 @@ import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Clock, Deferred, Effect, Fiber, Option } from "effect"
 import type { Server } from "../harness/Server.ts"
+import { attempt, freshKey, until } from "../requests.ts"
 import { dividedEnsemble, modeOf } from "./divided.ts"
-import { attempt, connect, directoryOf, freshKey, lineOf, roadTo, statOf, until, ZooKeeper } from "./support.ts"
+import { connect, directoryOf, lineOf, roadTo, statOf, ZooKeeper } from "./support.ts"
 
 const limit = (property: string) =>
   Effect.timeoutOrElse({

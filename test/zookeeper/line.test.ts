@@ -1,19 +1,17 @@
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Fiber, Option } from "effect"
+import { attempt, freshKey, until } from "../requests.ts"
 import {
-  attempt,
   childrenOf,
   create,
   dataOf,
   directoryOf,
-  freshKey,
   lineOf,
   mkdirp,
   packetsReceived,
   remove,
   statOf,
-  until,
   ZooKeeper
 } from "./support.ts"
 

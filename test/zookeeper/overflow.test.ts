@@ -3,7 +3,8 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { attempt, create, directoryOf, fourLetterWord, freshKey, lineOf, mkdirp, until, ZooKeeper } from "./support.ts"
+import { attempt, freshKey, until } from "../requests.ts"
+import { create, directoryOf, fourLetterWord, lineOf, mkdirp, ZooKeeper } from "./support.ts"
 
 const adler32 = (bytes: Buffer): number => {
   let a = 1

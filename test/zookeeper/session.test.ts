@@ -2,7 +2,8 @@ import { Lock, LockBackend } from "@dlock/core"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
 import { Clock, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
-import { attempt, childrenOf, freshKey, lineOf, millis, packetsReceived, roadTo, until, ZooKeeper } from "./support.ts"
+import { attempt, freshKey, millis, until } from "../requests.ts"
+import { childrenOf, lineOf, packetsReceived, roadTo, ZooKeeper } from "./support.ts"
 
 const limit = (property: string) =>
   Effect.timeoutOrElse({

@@ -2,11 +2,10 @@
  * ZooKeeper servers for tests, a bare client to look behind the backend's back, and what the conformance suite wants to
  * know of the backend.
  */
-import type { LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { ZooKeeperLock } from "@dlock/zookeeper"
-import { Clock, Context, Deferred, Duration, Effect, Layer, Schedule } from "effect"
-import type { Scope } from "effect"
+import { Context, Effect, Layer, Schedule } from "effect"
+import type { Duration, Scope } from "effect"
 import { createRequire } from "node:module"
 import * as Net from "node:net"
 import type { HarnessError } from "../harness/HarnessError.ts"
@@ -150,43 +149,6 @@ export class ZooKeeper extends Context.Service<ZooKeeper, {
     })
   )
 }
-
-/** A request as core makes them, that remembers what it was told. */
-export interface Attempt extends LockRequest {
-  readonly losses: Array<string>
-  readonly lost: Deferred.Deferred<void>
-}
-
-export const attempt = (key: string): Attempt => {
-  const losses: Array<string> = []
-  const lost = Deferred.makeUnsafe<void>()
-  return {
-    key,
-    owner: `test/${crypto.randomUUID()}`,
-    ttl: Duration.seconds(30),
-    losses,
-    lost,
-    onLost: (reason) => {
-      losses.push(reason)
-      Deferred.doneUnsafe(lost, Effect.void)
-    }
-  }
-}
-
-/** A key that no other test has. */
-export const freshKey = (): string => `key-${crypto.randomUUID()}`
-
-/** How long something takes, in milliseconds. */
-export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const before = yield* Clock.monotonicTimeNanos
-    const value = yield* effect
-    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
-  })
-
-/** Asks until it is so; the caller's time limit ends it otherwise. */
-export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
-  Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
 
 /** What the server answers to a command of four letters. */
 export const fourLetterWord = (port: number, word: string): Effect.Effect<string> =>

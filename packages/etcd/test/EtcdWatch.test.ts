@@ -2,20 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import type { IWatchRequest, IWatchResponse } from "etcd3"
 import type { EtcdClient, WatchSink } from "../src/internal/EtcdClient.ts"
 import * as EtcdWatch from "../src/internal/EtcdWatch.ts"
+import { notice } from "./FakeEtcd.ts"
 
-const header = { cluster_id: "1", member_id: "1", revision: "7", raft_term: "1" }
-
-const response = (change: Partial<IWatchResponse>): IWatchResponse => ({
-  header,
-  watch_id: "0",
-  created: false,
-  canceled: false,
-  compact_revision: "0",
-  cancel_reason: "",
-  fragment: false,
-  events: [],
-  ...change
-})
+const response = (change: Partial<IWatchResponse>): IWatchResponse => notice(7n, change)
 
 const event = (type: "Put" | "Delete"): IWatchResponse["events"][number] => {
   const kv = {

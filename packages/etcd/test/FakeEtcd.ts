@@ -31,6 +31,21 @@ const soon = <A>(run: () => A): Effect.Effect<A> =>
     })
   })
 
+const headerAt = (revision: bigint) => ({ cluster_id: "1", member_id: "1", revision: `${revision}`, raft_term: "1" })
+
+/** A message of a watch stream. */
+export const notice = (revision: bigint, change: Partial<IWatchResponse>): IWatchResponse => ({
+  header: headerAt(revision),
+  watch_id: "0",
+  created: false,
+  canceled: false,
+  compact_revision: "0",
+  cancel_reason: "",
+  fragment: false,
+  events: [],
+  ...change
+})
+
 /** `isBusy`: somebody else writes right behind each watch that is placed. */
 export const make = Effect.fnUntraced(function*(isBusy: boolean) {
   const clock = yield* Clock.Clock
@@ -40,19 +55,7 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
   let revision = 1n
   let numbers = 0
 
-  const headerNow = () => ({ cluster_id: "1", member_id: "1", revision: `${revision}`, raft_term: "1" })
-
-  const notice = (id: string, change: Partial<IWatchResponse>): IWatchResponse => ({
-    header: headerNow(),
-    watch_id: id,
-    created: false,
-    canceled: false,
-    compact_revision: "0",
-    cancel_reason: "",
-    fragment: false,
-    events: [],
-    ...change
-  })
+  const headerNow = () => headerAt(revision)
 
   const keyValue = (key: string): IKeyValue => ({
     key: Buffer.from(key),
@@ -87,7 +90,9 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
     for (const [id, watch] of watches) {
       if (watch.key !== key) continue
       const kv = { ...keyValue(key) }
-      queueMicrotask(() => watches.get(id)?.sink.message(notice(id, { events: [{ type: "Delete", kv, prev_kv: kv }] })))
+      queueMicrotask(() =>
+        watches.get(id)?.sink.message(notice(revision, { watch_id: id, events: [{ type: "Delete", kv, prev_kv: kv }] }))
+      )
     }
     return 1
   }
@@ -133,10 +138,10 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
           const id = `${++numbers}`
           own.add(id)
           watches.set(id, { key: text(create_request.key), sink })
-          sink.message(notice(id, { created: true }))
+          sink.message(notice(revision, { watch_id: id, created: true }))
           if (isBusy) revision++
         } else if (cancel_request !== undefined && watches.delete(`${cancel_request.watch_id}`)) {
-          sink.message(notice(`${cancel_request.watch_id}`, { canceled: true }))
+          sink.message(notice(revision, { watch_id: `${cancel_request.watch_id}`, canceled: true }))
         }
       }
       const close = () => {
