@@ -47,9 +47,8 @@ const channelOptions = (): NonNullable<IOptions["grpcOptions"]> => ({
   "grpc.initial_reconnect_backoff_ms": 50,
   "grpc.max_reconnect_backoff_ms": 1000,
   "grpc.max_receive_message_length": -1,
-  // Nobody reads gRPC's own statistics, and it is we who send again.
+  // Nobody reads gRPC's own statistics of every call.
   "grpc.enable_channelz": 0,
-  "grpc.enable_retries": 0,
   // gRPC shares a connection among all clients of the process whose options are equal.
   "grpc.primary_user_agent": `dlock/${++incarnations}`
 })

@@ -68,11 +68,14 @@ export const make = (
   const untilChanged = (attempt: Attempt, node: string): Effect.Effect<void, LockBackendError> =>
     Effect.callback((resume) => {
       if (attempt.state === "over") return resume(Effect.void)
-      attempt.wake = () => resume(Effect.void)
       const callOff = session.client().watch(
         node,
         (outcome) => resume(typeof outcome === "string" ? Effect.void : Effect.fail(refused("acquire", outcome.code)))
       )
+      attempt.wake = () => {
+        callOff()
+        resume(Effect.void)
+      }
       return Effect.sync(callOff)
     })
 
