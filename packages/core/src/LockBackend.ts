@@ -98,7 +98,10 @@ export class LockBackend extends Context.Service<LockBackend, {
   readonly tryAcquire: (request: LockRequest) => Effect.Effect<Option.Option<Grant>, LockBackendError>
   /** Waits its turn in the backend's line. Interruptible at once; the caller then calls `release`. */
   readonly acquire: (request: LockRequest) => Effect.Effect<Grant, LockBackendError>
-  /** Asks the backend now; `none`: it no longer has us as holder. */
+  /**
+   * Asks the backend now; `none`: it no longer has us as holder. Where one session carries many leases, the answer may
+   * be that of its latest refresh; one from before the machine slept confirms nothing, and is asked for again.
+   */
   readonly renew: (request: LockRequest) => Effect.Effect<Option.Option<Validity>, LockBackendError>
   /** Gives back and leaves the line; `false`: it was not ours (any more). */
   readonly release: (request: LockRequest) => Effect.Effect<boolean, LockBackendError>

@@ -14,6 +14,7 @@ import {
   seconds,
   start
 } from "./fixture.ts"
+import type { ScriptedBackend } from "./ScriptedBackend.ts"
 
 const ttl = { ttl: "9 seconds" } as const
 
@@ -209,7 +210,7 @@ describe("a machine that slept", () => {
       yield* sleep(5000)
       yield* elapse(500)
       yield* sleep(5000)
-      yield* elapse(500)
+      yield* elapse(600)
       assert.deepStrictEqual(ended(section, "confirmed"), Exit.succeed(2))
       assert.deepStrictEqual(backend.log.map(({ verb }) => verb), ["acquire", "renew", "renew", "release"])
     }))
@@ -281,6 +282,63 @@ describe("a machine that slept", () => {
       assert.strictEqual(backend.count("renew"), 2)
       assertError(errorOf(ended(section, "asked again"), "lost"), { reason: "taken" })
     }))
+
+  describe("over a backend that refreshes one session for many leases", () => {
+    /** Every answer is as old as the latest refresh. */
+    const overSession = Effect.fnUntraced(function*(backend: ScriptedBackend) {
+      const now = Effect.map(Clock.Clock, (clock) => clock.monotonicTimeNanosUnsafe())
+      let validFrom = yield* now
+      const lock = yield* build({
+        ...backend,
+        renew: (request) => Effect.map(backend.renew(request), Option.map(({ ttl }) => ({ ttl, validFrom })))
+      }, yield* Effect.scope)
+      return { lock, refresh: Effect.map(now, (time) => validFrom = time) }
+    })
+
+    it.effect("is not confirmed by what was answered before", () =>
+      jumping(function*({ backend, sleep }) {
+        const { lock } = yield* overSession(backend)
+        const section = yield* start(lock.withLock("k", Effect.never))
+        yield* sleep(60_000)
+        yield* elapse(seconds(2) - 1)
+        assert.isTrue(isPending(section), "somebody may have set the clock")
+        yield* elapse(1)
+        assertError(errorOf(ended(section, "not confirmed"), "lost"), { reason: "expired" })
+        assertClean(backend)
+      }))
+
+    it.effect("goes on when the session has been refreshed since", () =>
+      jumping(function*({ backend, sleep }) {
+        const { lock, refresh } = yield* overSession(backend)
+        const section = yield* start(lock.withLock("k", Effect.never))
+        const lease = yield* lock.acquire("other")
+        yield* sleep(60_000)
+        yield* elapse(1500)
+        assert.isFalse(yield* lease.isHeld)
+        yield* refresh
+        yield* elapse(101)
+        assert.isTrue(yield* lease.isHeld)
+        yield* elapse(seconds(5))
+        assert.isTrue(isPending(section))
+      }))
+
+    it.effect("a section that has ended, and a grant that has arrived, wait for the refresh", () =>
+      jumping(function*({ backend, sleep }) {
+        const { lock, refresh } = yield* overSession(backend)
+        const ending = yield* start(lock.withLock("k", Effect.andThen(Effect.sleep(10), Effect.as(sleep(5000), 1))))
+        yield* elapse(10)
+        backend.script("acquire", { after: 500 })
+        const arriving = yield* start(lock.withLock("other", Effect.succeed(2)))
+        yield* sleep(5000)
+        yield* elapse(5000)
+        assert.isTrue(isPending(ending) && isPending(arriving), "not confirmed yet")
+        yield* refresh
+        yield* elapse(100)
+        assert.deepStrictEqual(ended(ending, "confirmed"), Exit.succeed(1))
+        assert.deepStrictEqual(ended(arriving, "confirmed"), Exit.succeed(2))
+        assertClean(backend)
+      }))
+  })
 
   it.effect("and a clock set back, or forward by little, is no sleep", () =>
     jumping(function*({ backend, lock, sleep }) {

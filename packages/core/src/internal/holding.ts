@@ -18,7 +18,7 @@ import type { Plan } from "./plan.ts"
 import { Term } from "./term.ts"
 import * as uuid from "./uuid.ts"
 
-const firstRetry = 100
+export const firstRetry = 100
 
 export class Holding extends Term implements LockRequest, Lease {
   readonly key: string
@@ -140,12 +140,22 @@ export class Holding extends Term implements LockRequest, Lease {
   get askRenewal(): Effect.Effect<void, LockBackendError> {
     return Effect.suspend(() => {
       const skew = this.watchdog.wallSkew()
-      this.unknown(this.watchdog.now())
+      const now = this.watchdog.now()
+      this.doubt(now)
+      this.unknown(now)
       return Effect.flatMap(
         Effect.exit(this.engine.asked(() => this.engine.backend.renew(this))),
         (exit) => this.renewed(exit, skew)
       )
     })
+  }
+
+  /** Asks until the answer is not from before the machine slept. */
+  get certainty(): Effect.Effect<void, LockBackendError> {
+    return Effect.flatMap(this.askRenewal, () =>
+      this.state === "held" && this.isDoubtful(this.watchdog.now())
+        ? Effect.andThen(this.engine.asked(() => Effect.sleep(firstRetry)), this.certainty)
+        : Effect.void)
   }
 
   private renewed(
@@ -169,7 +179,7 @@ export class Holding extends Term implements LockRequest, Lease {
     this.engine.telemetry.renewal("renewed")
     this.extend(exit.value.value, skew)
     if (!this.check(now)) return Effect.void
-    // The machine slept while this was asked: the answer is from before.
+    // The machine slept, and the answer is from before.
     if (this.isDoubtful(now)) this.askAgain(now)
     else this.schedule(now)
     return Effect.void

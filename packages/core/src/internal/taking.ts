@@ -9,7 +9,7 @@ import type { Grant } from "../LockBackend.ts"
 import { LockBackendError, LockUnavailable } from "../LockError.ts"
 import type { Call } from "./call.ts"
 import { giveBack } from "./givingBack.ts"
-import { Holding } from "./holding.ts"
+import { firstRetry, Holding } from "./holding.ts"
 import { enter, type Place } from "./line.ts"
 import type { Plan } from "./plan.ts"
 import { debug } from "./telemetry.ts"
@@ -99,14 +99,22 @@ const granted = <A, E>(
 /** A late answer out of a dead network must never start a critical section: one renewal is answered first. */
 const confirm = <A, E>(call: Call<A, E | LockBackendError>, holding: Holding, wait: boolean): Taking => {
   const { engine } = call
-  const skew = engine.watchdog.wallSkew()
+  const onFailure = (cause: Cause.Cause<LockBackendError>) => withdraw(call, holding, cause)
+  const asked = engine.watchdog.now()
+  const skew = engine.watchdog.wallSkew(asked)
+  holding.doubt(asked)
   return Effect.matchCauseEffect(Effect.interruptible(engine.asked(() => engine.backend.renew(holding))), {
-    onFailure: (cause) => withdraw(call, holding, cause),
+    onFailure,
     onSuccess: (validity) => {
       if (Option.isNone(validity)) return startOver(call, holding, wait)
       holding.extend(validity.value, skew)
       const now = engine.watchdog.now()
-      return holding.isDoubtful(now) ? confirm(call, holding, wait) : believe(call, holding, wait, now)
+      if (!holding.isDoubtful(now)) return believe(call, holding, wait, now)
+      // The machine slept, and the answer is from before.
+      return Effect.matchCauseEffect(Effect.interruptible(engine.asked(() => Effect.sleep(firstRetry))), {
+        onFailure,
+        onSuccess: (_) => confirm(call, holding, wait)
+      })
     }
   })
 }

@@ -21,6 +21,9 @@ export abstract class Term extends Alarm {
   /** When the backend lets go of it at the latest if nothing is sent any more. */
   private endsAt = 0
   private skew: number
+  /** When it was noticed that the machine slept, and the skew then: what was confirmed before says nothing. */
+  private doubtedAt = Number.NEGATIVE_INFINITY
+  private doubtedSkew = 0
 
   constructor(watchdog: Watchdog, now: number) {
     super()
@@ -39,8 +42,13 @@ export abstract class Term extends Alarm {
   }
 
   /** The time that the machine slept counts too, but that there is a moment to ask whether the clock was only set. */
-  protected doubt(now: number): void {
+  doubt(now: number): void {
     if (!this.isDoubtful(now)) return
+    const skew = this.watchdog.wallSkew(now)
+    if (this.doubtedAt === Number.NEGATIVE_INFINITY || skew - this.doubtedSkew > drift(this.ttlGiven)) {
+      this.doubtedAt = now
+      this.doubtedSkew = skew
+    }
     const slept = this.validFrom + this.ttlGiven - drift(this.ttlGiven) - this.ahead(now)
     const asked = now + Math.min(longestDoubt, this.ttlGiven / 3)
     this.deadline = Math.min(this.deadline, Math.max(slept, asked))
@@ -51,10 +59,14 @@ export abstract class Term extends Alarm {
     return now - this.validFrom >= this.ttlGiven / 3
   }
 
-  /** Without a skew: of the request that began the term. `false`: a later one has been answered before. */
+  /**
+   * Without a skew: of the request that began the term. `false`: a later one has been answered before, or it is from
+   * before the sleep, as a backend may answer that refreshes one session for many leases.
+   */
   protected confirmed(validity: Validity, skew = this.skew): boolean {
     const validFrom = millis(validity.validFrom)
-    if (validFrom < this.validFrom) return false
+    if (validFrom < this.validFrom || validFrom < this.doubtedAt) return false
+    this.doubtedAt = Number.NEGATIVE_INFINITY
     this.validFrom = validFrom
     this.ttlGiven = Duration.toMillis(validity.ttl)
     this.deadline = validFrom + this.ttlGiven - drift(this.ttlGiven)
