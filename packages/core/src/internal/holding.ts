@@ -151,10 +151,10 @@ export class Holding extends Term implements LockRequest, Lease {
   }
 
   /** Asks until the answer is not from before the machine slept. */
-  get certainty(): Effect.Effect<void, LockBackendError> {
+  makeSure(): Effect.Effect<void, LockBackendError> {
     return Effect.flatMap(this.askRenewal, () =>
       this.state === "held" && this.isDoubtful(this.watchdog.now())
-        ? Effect.andThen(this.engine.asked(() => Effect.sleep(firstRetry)), this.certainty)
+        ? Effect.andThen(this.engine.asked(() => Effect.sleep(firstRetry)), Effect.suspend(() => this.makeSure()))
         : Effect.void)
   }
 

@@ -118,7 +118,7 @@ export const make = Effect.fnUntraced(function*(
     }
     const now = engine.watchdog.now()
     if (!holding.check(now) || !holding.isDoubtful(now)) return conclude()
-    return Effect.flatMap(Effect.exit(Effect.raceFirst(holding.certainty, holding.lost)), () => {
+    return Effect.flatMap(Effect.exit(Effect.raceFirst(holding.makeSure(), holding.lost)), () => {
       const now = engine.watchdog.now()
       if (holding.check(now) && holding.isDoubtful(now)) holding.lose("expired")
       return conclude()
