@@ -10,7 +10,8 @@ describe("deadlines", () => {
       const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
       const expired: Array<string> = []
       const add = (name: string, after: number) => {
-        const deadline = { at: now + after, expire: () => void expired.push(name) }
+        const deadline = new Deadlines.Alarm(() => void expired.push(name))
+        deadline.at = now + after
         deadlines.add(deadline)
         return deadline
       }

@@ -18,7 +18,7 @@ const setup = (answer: (sent: Sent, index: number) => Outcome, isCluster = false
     sent,
     verbs: RedisVerbs.make(connection, scripts, { isCluster, channel: "c", clockAhead: 0 }),
     begin: (key: string, ttl: Duration.Input = "30 seconds") =>
-      attempts.begin({ key, owner: `${key}-owner`, ttl: Duration.fromInputUnsafe(ttl), onLost: () => {} })
+      attempts.of({ key, owner: `${key}-owner`, ttl: Duration.fromInputUnsafe(ttl), onLost: () => {} })
   }
 }
 

@@ -28,7 +28,7 @@ const setup = (...outcomes: ReadonlyArray<Outcome>) => {
     expire,
     pass,
     rewire,
-    attempt: attempts.begin(request),
+    attempt: attempts.of(request),
     verbs: RedisVerbs.make(connection, scripts, { isCluster: false, channel: "c", clockAhead: ahead })
   }
 }

@@ -56,20 +56,15 @@ export const markUntil = ({ unanswered, validUntil, wire }: Unanswered, giveBack
 
 /** The attempts of a backend. */
 export interface Attempts {
-  /** An attempt that begins, or goes on. */
-  readonly begin: (request: LockRequest) => Attempt
-  /** What is known of an attempt, if anything. */
-  readonly find: (request: LockRequest) => Attempt
+  /** An attempt that begins, or goes on, or is over. */
+  readonly of: (request: LockRequest) => Attempt
   /** The server has nothing of it any more. */
   readonly end: (request: LockRequest) => void
-  /** It is over, or has failed: whoever asked may come back to it, or not. */
-  readonly leave: (request: LockRequest, attempt: Attempt) => void
 }
 
 export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Attempts => {
-  const live = new Map<LockRequest, Attempt>()
-  // A weak map for all of them would cost the garbage collector more than everything else here together.
-  const left = new WeakMap<LockRequest, Attempt>()
+  // Whoever asked may come back to it, or not. A `Map` that much goes through leaves a chain of its old tables behind.
+  const attempts = new WeakMap<LockRequest, Attempt>()
   const longest = Duration.toMillis(commandTimeout)
 
   const make = (request: LockRequest): Attempt => {
@@ -88,22 +83,16 @@ export const make = (keyPrefix: string, commandTimeout: Duration.Duration): Atte
       isOver: false
     }
   }
-  const find = (request: LockRequest): Attempt => live.get(request) ?? left.get(request) ?? make(request)
-
   return {
-    begin: (request) => {
-      const attempt = find(request)
-      if (!attempt.isOver) live.set(request, attempt)
+    of: (request) => {
+      const known = attempts.get(request)
+      if (known !== undefined) return known
+      const attempt = make(request)
+      attempts.set(request, attempt)
       return attempt
     },
-    find,
     end: (request) => {
-      live.delete(request)
-      left.delete(request)
-    },
-    leave: (request, attempt) => {
-      live.delete(request)
-      left.set(request, attempt)
+      attempts.delete(request)
     }
   }
 }

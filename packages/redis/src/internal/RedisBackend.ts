@@ -4,7 +4,6 @@
 import type { Grant, LockBackend, LockBackendError } from "@dlock/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Attempt } from "./RedisAttempts.ts"
@@ -59,7 +58,7 @@ export const make = Effect.fnUntraced(function*(
 
   const tryAcquire: Backend["tryAcquire"] = (request) =>
     Effect.suspend(() => {
-      const attempt = attempts.begin(request)
+      const attempt = attempts.of(request)
       return Effect.flatMap(verbs.take(attempt), (taken) => {
         if (taken._tag === "Granted") return Effect.asSome(settled(attempt, taken.grant))
         // A request that was sent before this one and got lost may still arrive, and nobody would know.
@@ -71,21 +70,20 @@ export const make = Effect.fnUntraced(function*(
 
   const acquire: Backend["acquire"] = (request) =>
     Effect.suspend(() => {
-      const attempt = attempts.begin(request)
+      const attempt = attempts.of(request)
       const granted = RedisLine.acquire(verbs, wakeUps, attempt)
       return replicated === undefined ? granted : Effect.andThen(granted, replicated(attempt))
     })
 
   const release: Backend["release"] = (request) =>
     Effect.suspend(() => {
-      const attempt = attempts.find(request)
-      if (attempt.wasSent) {
-        return Effect.onExit(verbs.giveBack(attempt), (exit) =>
-          Effect.sync(() => Exit.isSuccess(exit) ? attempts.end(request) : attempts.leave(request, attempt)))
-      }
+      const attempt = attempts.of(request)
       attempt.isOver = true
-      attempts.leave(request, attempt)
-      return Effect.succeed(false)
+      if (!attempt.wasSent) return Effect.succeed(false)
+      return Effect.map(verbs.giveBack(attempt), (wasOurs) => {
+        attempts.end(request)
+        return wasOurs
+      })
     })
 
   return {
@@ -94,7 +92,7 @@ export const make = Effect.fnUntraced(function*(
     check,
     tryAcquire,
     acquire,
-    renew: (request) => Effect.suspend(() => verbs.renew(attempts.find(request))),
+    renew: (request) => Effect.suspend(() => verbs.renew(attempts.of(request))),
     release
   }
 })

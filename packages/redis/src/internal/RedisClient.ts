@@ -173,12 +173,16 @@ const connection = Effect.fnUntraced(function*(
   const post: Post = (command, args, onReply) => {
     if (driver.status !== "ready") return onReply(closed(trouble), undefined, true)
     silence?.asked()
-    const sending = new CountedCommand(command, args, { replyEncoding: "utf8" }, (cause, reply: unknown) => {
+    // Not with the driver's callbacks: a command keeps its own, and with it what follows, long after it was answered.
+    const sending = new CountedCommand(command, args, { replyEncoding: "utf8" })
+    const onSettled = (failure: Failure | undefined, reply?: unknown) => {
       silence?.heard()
-      const isOnly = sending.writes <= 1
-      if (cause !== null && cause !== undefined) onReply({ _tag: "Failed", cause }, undefined, isOnly)
-      else onReply(undefined, reply, isOnly)
-    })
+      onReply(failure, reply, sending.writes <= 1)
+    }
+    sending.promise.then(
+      (reply: unknown) => onSettled(undefined, reply),
+      (cause: unknown) => onSettled({ _tag: "Failed", cause })
+    )
     driver.sendCommand(sending)
   }
   // A cluster has a connection for each node, chosen by the driver.
@@ -194,10 +198,8 @@ const connection = Effect.fnUntraced(function*(
   const send = (request: Request): Effect.Effect<Answer, Failure> =>
     Effect.callback((resume) => {
       const sentAt = now()
-      const deadline = {
-        at: Number(sentAt) / 1e6 + request.limit,
-        expire: () => resume(Effect.fail({ _tag: "Late" }))
-      }
+      const deadline = new Deadlines.Alarm(() => resume(Effect.fail({ _tag: "Late" })))
+      deadline.at = Number(sentAt) / 1e6 + request.limit
       deadlines.add(deadline)
       post(request.command, [...request.args], (failure, reply) => {
         deadlines.remove(deadline)

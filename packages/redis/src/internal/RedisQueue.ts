@@ -2,7 +2,8 @@
  * Calls of scripts. Those of one verb that are made in one turn of the event loop go out as one command, because a command
  * costs both sides more than what it does for one lock.
  */
-import type { Deadline, Deadlines } from "./Deadlines.ts"
+import type { Deadlines } from "./Deadlines.ts"
+import { Deadline } from "./Deadlines.ts"
 import type { Failure } from "./RedisClient.ts"
 import * as RedisError from "./RedisError.ts"
 import type { Script } from "./RedisScripts.ts"
@@ -57,14 +58,14 @@ export type Post = (
 const most = 100
 
 /** A call under way. */
-export class Pending implements Deadline {
+export class Pending extends Deadline {
   readonly call: Call
-  at = 0
   args: ReadonlyArray<string> = []
   readonly limit: number
   private onDone: ((outcome: Outcome) => void) | undefined
 
   constructor(call: Call, limit: number, onDone: (outcome: Outcome) => void) {
+    super()
     this.call = call
     this.limit = limit
     this.onDone = onDone

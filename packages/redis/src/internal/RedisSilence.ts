@@ -3,6 +3,7 @@
  * The driver has a timer for each command for that (`socketTimeout`), which costs as much as the command.
  */
 import type { Deadlines } from "./Deadlines.ts"
+import { Alarm } from "./Deadlines.ts"
 import type { Driver } from "./RedisDriver.ts"
 
 export interface Silence {
@@ -24,18 +25,17 @@ export const make = (driver: Driver, deadlines: Deadlines, millis: () => number,
   let isWatching = false
 
   const isWaiting = () => unanswered > 0 || driver.status === "connect"
+  const end = new Alarm(() => {
+    isWatching = false
+    if (!isWaiting()) return
+    if (millis() - heardAt < longest) doubt()
+    else if ("stream" in driver) driver.stream.destroy(new Error("the server says nothing"))
+  })
   const doubt = () => {
     if (isWatching || !isWaiting()) return
     isWatching = true
-    deadlines.add({
-      at: heardAt + longest,
-      expire: () => {
-        isWatching = false
-        if (!isWaiting()) return
-        if (millis() - heardAt < longest) doubt()
-        else if ("stream" in driver) driver.stream.destroy(new Error("the server says nothing"))
-      }
-    })
+    end.at = heardAt + longest
+    deadlines.add(end)
   }
   return {
     opened: () => {

@@ -56,36 +56,33 @@ export interface Attempt {
   onOver: (() => void) | undefined
 }
 
-/** The attempts of a backend. */
+/** The attempts of a backend. Whoever asked may come back to one, or not. */
 export interface Attempts {
-  /** An attempt that begins, or goes on. */
-  readonly begin: (request: LockRequest) => Attempt
-  /** What is known of an attempt, if anything. */
-  readonly find: (request: LockRequest) => Attempt | undefined
+  /** An attempt that begins, or goes on, or is over. */
+  readonly of: (request: LockRequest) => Attempt
   /** The servers have nothing of it any more that anybody could ask for. */
   readonly end: (request: LockRequest) => void
-  /** It was given back, or it failed: whoever asked may come back to it, or not. */
-  readonly leave: (attempt: Attempt) => void
 }
 
 export const makeAttempts = (): Attempts => {
-  const live = new Map<LockRequest, Attempt>()
-  const left = new WeakMap<LockRequest, Attempt>()
+  const attempts = new WeakMap<LockRequest, Attempt>()
   return {
-    begin: (request) => {
-      const attempt = live.get(request) ?? left.get(request) ??
-        { request, rounds: 0, claim: undefined, isOver: false, busy: undefined, onOver: undefined }
-      if (!attempt.isOver) live.set(request, attempt)
+    of: (request) => {
+      const known = attempts.get(request)
+      if (known !== undefined) return known
+      const attempt: Attempt = {
+        request,
+        rounds: 0,
+        claim: undefined,
+        isOver: false,
+        busy: undefined,
+        onOver: undefined
+      }
+      attempts.set(request, attempt)
       return attempt
     },
-    find: (request) => live.get(request) ?? left.get(request),
     end: (request) => {
-      live.delete(request)
-      left.delete(request)
-    },
-    leave: (attempt) => {
-      live.delete(attempt.request)
-      left.set(attempt.request, attempt)
+      attempts.delete(request)
     }
   }
 }

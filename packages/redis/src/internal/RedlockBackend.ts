@@ -5,7 +5,6 @@ import type { LockBackend, LockBackendError } from "@dlock/core"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -91,7 +90,7 @@ export const make = Effect.fnUntraced(function*(
     check,
     tryAcquire: (request) =>
       Effect.suspend(() => {
-        const attempt = attempts.begin(request)
+        const attempt = attempts.of(request)
         return Effect.map(alone(attempt, RedlockWait.tryAcquire(means, attempt)), (grant) => {
           if (Option.isNone(grant)) attempts.end(request)
           return grant
@@ -99,26 +98,25 @@ export const make = Effect.fnUntraced(function*(
       }),
     acquire: (request) =>
       Effect.suspend(() => {
-        const attempt = attempts.begin(request)
+        const attempt = attempts.of(request)
         return alone(attempt, RedlockWait.acquire(means, attempt))
       }),
     renew: (request) =>
       Effect.suspend(() => {
-        const attempt = attempts.find(request)
-        return attempt?.claim === undefined || attempt.isOver ? Effect.succeedNone : rounds.prolong(attempt.claim)
+        const { claim, isOver } = attempts.of(request)
+        return claim === undefined || isOver ? Effect.succeedNone : rounds.prolong(claim)
       }),
     release: (request) =>
       Effect.suspend(() => {
-        const attempt = attempts.find(request) ?? attempts.begin(request)
+        const attempt = attempts.of(request)
         attempt.isOver = true
         attempt.onOver?.()
         const { claim } = attempt
-        if (claim === undefined) {
-          attempts.leave(attempt)
-          return Effect.succeed(false)
-        }
-        return Effect.onExit(rounds.giveBack(claim), (exit) =>
-          Effect.sync(() => Exit.isSuccess(exit) ? attempts.end(request) : attempts.leave(attempt)))
+        if (claim === undefined) return Effect.succeed(false)
+        return Effect.map(rounds.giveBack(claim), (wasOurs) => {
+          attempts.end(request)
+          return wasOurs
+        })
       })
   }
 })
