@@ -70,9 +70,8 @@ export class Engine {
 
   /** The machine slept: whether its leases outlived that is asked now. */
   readonly onSlept = (): void => {
-    const now = this.watchdog.now()
     for (const holding of this.live) {
-      if (holding.isDoubtful(now)) holding.startRenewal()
+      if (holding.isDoubtful(this.watchdog.now())) holding.startRenewal()
     }
   }
 

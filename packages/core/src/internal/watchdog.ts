@@ -45,8 +45,10 @@ export class Watchdog {
   }
 
   /** How far wall time is ahead of monotonic time; grows when the machine sleeps. */
-  wallSkew(now = this.now()): number {
-    return this.clock.currentTimeMillisUnsafe() - now
+  wallSkew(now?: number): number {
+    // Wall time first: what passes between the two is no sleep.
+    const wall = this.clock.currentTimeMillisUnsafe()
+    return wall - (now ?? this.now())
   }
 
   set(alarm: Alarm, due: number): void {
