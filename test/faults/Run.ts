@@ -93,7 +93,7 @@ const serverStalls = Effect.fnUntraced(function*(servers: ReadonlyArray<Server>)
   return stalls
 })
 
-const longestStart = 60_000
+const longestStart = 180_000
 
 /** Waits until it is so; answers whether it became so in time. */
 const eventually = (condition: () => boolean, limit: number): Effect.Effect<boolean> =>

@@ -3,7 +3,7 @@
  */
 import { Lock, withLock } from "@dlock/core"
 import { NodeRuntime } from "@effect/platform-node"
-import { Deferred, Effect, Logger, Queue } from "effect"
+import { Deferred, Effect, Logger, Queue, Schedule } from "effect"
 import { Socket } from "node:net"
 import * as V8 from "node:v8"
 import { layer } from "./connect.ts"
@@ -82,6 +82,11 @@ const program = Effect.gen(function*() {
       yield* answer("done")
     }
   }
-}).pipe(Effect.provide(layer(spec.connection)), Effect.provide(Logger.layer([])))
+}).pipe(
+  Effect.provide(layer(spec.connection)),
+  // A busy machine may not let it connect in time.
+  Effect.retry(Schedule.spaced("200 millis")),
+  Effect.provide(Logger.layer([]))
+)
 
 NodeRuntime.runMain(program)
