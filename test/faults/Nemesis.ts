@@ -4,10 +4,11 @@
 import { Effect, FiberSet } from "effect"
 import type { Scope } from "effect"
 import type { Crew } from "./Crew.ts"
-import * as Faults from "./faultKinds.ts"
+import { deck } from "./deck.ts"
 import type { Fault } from "./History.ts"
 import { now } from "./Monotonic.ts"
 import type { Random } from "./Random.ts"
+import * as Roads from "./roadFaults.ts"
 import type { Target, Way } from "./Target.ts"
 
 /** What can be harmed. */
@@ -50,7 +51,7 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
     const running = yield* FiberSet.make<boolean>()
     const end = now() + millis
     let peace = now() + peaceEvery
-    const deal = Faults.deck(world)
+    const deal = deck(world)
     let card = deal()
 
     const start = (plan: Plan) => {
@@ -113,16 +114,16 @@ export const drill = (world: World): Effect.Effect<ReadonlyArray<Fault>> =>
     yield* Effect.forEach(arrivals, (millis, slot) =>
       Effect.gen(function*() {
         const from = now()
-        yield* Faults.strand(world.ways[slot] ?? [], millis)
+        yield* Roads.strand(world.ways[slot] ?? [], millis)
         // Where a lock goes with its connection, the server learns only now that it is gone.
-        const to = world.target.promises.goesWithConnection ? now() : from + Faults.gathering + settling
-        faults.push({ name: Faults.stranded, kind: "network", slot, aftermath: 0, from, to })
+        const to = world.target.promises.goesWithConnection ? now() : from + Roads.gathering + settling
+        faults.push({ name: Roads.stranded, kind: "network", slot, aftermath: 0, from, to })
       }), { concurrency: "unbounded" })
     yield* Effect.sleep(watched)
-    for (const verb of Faults.verbs) {
+    for (const verb of Roads.verbs) {
       const from = now()
-      const wasDropped = yield* Faults.dropReplyTo(verb, world)
-      if (wasDropped) faults.push({ name: Faults.replyTo(verb), kind: "network", from, to: now() })
+      const wasDropped = yield* Roads.dropReplyTo(verb, world)
+      if (wasDropped) faults.push({ name: Roads.replyTo(verb), kind: "network", from, to: now() })
     }
     return faults
   })
