@@ -44,7 +44,7 @@ const measureHandOver = async (
     .filter(({ name }) => backend !== "redlock" || !name.includes("(fast)"))
   const rows: Array<handOver.HandOver> = []
   for (const shape of shapes) {
-    rows.push(...await handOver.measure(backend, waiting, site, counter, workers, shape, options.quick ? 2 : 6))
+    rows.push(...await handOver.measure(backend, waiting, site, counter, workers, shape, options.quick ? 2 : 10))
   }
   const many = waiting.filter(standsACrowd)
   if (many.length > 0) {
