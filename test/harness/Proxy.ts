@@ -233,8 +233,12 @@ export const proxy = Effect.fnUntraced(function*(
   const listener = Net.createServer({ allowHalfOpen: true, noDelay: true }, accept)
   const listen = Effect.callback<void>((resume) => {
     if (listener.listening) return resume(Effect.void)
-    listener.once("error", (cause) => resume(Effect.die(cause)))
-    listener.listen({ host, port }, () => resume(Effect.void))
+    const onError = (cause: Error) => resume(Effect.die(cause))
+    listener.once("error", onError)
+    listener.listen({ host, port }, () => {
+      listener.off("error", onError)
+      resume(Effect.void)
+    })
   })
   const cut = Effect.sync(() => {
     for (const link of links) link.destroy()
