@@ -6,7 +6,7 @@ import type { LockBackend, LockRequest } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { MysqlLock } from "@dlock/mysql"
 import { assert, describe, layer, type Vitest } from "@effect/vitest"
-import { Clock, Context, Effect, Layer, Option, Redacted } from "effect"
+import { Context, Effect, Layer, Option, Redacted } from "effect"
 import type { Scope } from "effect"
 import * as Mysql from "mysql2/promise"
 import { attempt, nameOf } from "../../packages/mysql/test/support.ts"
@@ -16,8 +16,9 @@ import { mariadb, mysql } from "../harness/MysqlServer.ts"
 import { available } from "../harness/Program.ts"
 import { proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
+import { millis } from "../requests.ts"
 
-export { attempt }
+export { attempt, millis }
 
 type Database = Server & Credentials
 
@@ -113,14 +114,6 @@ export const waitersOf = (bare: Mysql.Connection, key: string): Effect.Effect<nu
 
 /** A key of its own, which is its own name. */
 export const freshKey = (): string => `test/${crypto.randomUUID()}`
-
-/** How long something takes, in milliseconds. */
-export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const before = yield* Clock.monotonicTimeNanos
-    const value = yield* effect
-    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
-  })
 
 /** Asks until it is so. */
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>

@@ -2,9 +2,11 @@
  * A bare client to look at servers behind a backend's back, and requests as core makes them.
  */
 import type { LockRequest } from "@dlock/core"
-import { Clock, Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
 import { Cluster, Redis } from "ioredis"
 import type { Server } from "../harness/Server.ts"
+
+export { millis } from "../requests.ts"
 
 /** A driver that closes with the scope. */
 export const closing = <D extends Redis | Cluster>(open: () => D) =>
@@ -34,14 +36,6 @@ export const attempt = (key: string, ttl: Duration.Input = "30 seconds"): LockRe
   ttl: Duration.fromInputUnsafe(ttl),
   onLost: () => {}
 })
-
-/** How long something takes, in milliseconds. */
-export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const before = yield* Clock.monotonicTimeNanos
-    const value = yield* effect
-    return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
-  })
 
 /** Asks until it is so. */
 export const until = (condition: () => Promise<boolean>) =>
