@@ -1,9 +1,10 @@
 /**
- * Writes every TypeScript snippet of every README as a module, so that the compiler reads what users read.
+ * Writes every TypeScript snippet of the READMEs and of `docs/` as a module, so that the compiler reads what users read.
  * They go below `test/`, the package that depends on everything that a snippet may import.
  */
-import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { texts } from "./excerpts.ts"
 import { root } from "./run.ts"
 
 const folder = join(root, "test", ".snippets")
@@ -21,8 +22,7 @@ export const writeSnippets = (): { readonly project: string, readonly count: num
   const project = join(folder, "tsconfig.json")
   writeFileSync(project, JSON.stringify(tsconfig))
   let count = 0
-  for (const file of globSync(["README.md", "{packages,test,examples,bench}/**/README.md"], { cwd: root })) {
-    if (file.includes("node_modules")) continue
+  for (const file of texts) {
     const text = readFileSync(join(root, file), "utf8")
     const name = file.replaceAll("/", "-").replace(/\.md$/, "")
     for (const [, snippet] of text.matchAll(/^```ts\n([\s\S]*?)^```$/gm)) {

@@ -6,7 +6,7 @@ import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
-import { etcd, etcdCluster } from "./harness/EtcdServer.ts"
+import { etcd } from "./harness/EtcdServer.ts"
 import { HarnessError } from "./harness/HarnessError.ts"
 import { mariadb, mysql } from "./harness/MysqlServer.ts"
 import type { Credentials } from "./harness/MysqlServer.ts"
@@ -14,10 +14,10 @@ import { host, reserveMany } from "./harness/Port.ts"
 import { ask } from "./harness/Probe.ts"
 import { makeFolder, removeFolder, rootFolder, script } from "./harness/Process.ts"
 import { available } from "./harness/Program.ts"
-import { redis, redisCluster, redisSentinel } from "./harness/RedisServer.ts"
+import { redis } from "./harness/RedisServer.ts"
 import { onFreePorts } from "./harness/Server.ts"
 import type { Server } from "./harness/Server.ts"
-import { zooKeeper, zooKeeperEnsemble } from "./harness/ZooKeeperServer.ts"
+import { zooKeeper } from "./harness/ZooKeeperServer.ts"
 
 const http = (path: string, body: string): string =>
   `POST ${path} HTTP/1.0\r\nContent-Length: ${body.length}\r\n\r\n${body}`
@@ -128,56 +128,6 @@ describe.concurrent("a server", () => {
         if (memory !== undefined) yield* Effect.flip(memory.read)
       }))
   }
-
-  it.live("Redis Cluster: every node knows the whole cluster", () =>
-    Effect.gen(function*() {
-      const { addrs, nodes } = yield* redisCluster()
-      assert.strictEqual(addrs.length, 3, "three masters")
-      for (const node of nodes) yield* ask(node, "CLUSTER INFO\r\n", /cluster_state:ok[^]*cluster_size:3/)
-    }))
-
-  it.live("Redis Cluster: every master has a replica when asked for", () =>
-    Effect.gen(function*() {
-      const { nodes } = yield* redisCluster({ replicas: 1 })
-      assert.strictEqual(nodes.length, 6, "three masters and three replicas")
-      for (const master of nodes.slice(0, 3)) {
-        yield* ask(master, "INFO replication\r\n", /role:master\r\nconnected_slaves:1\r\n/)
-      }
-    }))
-
-  it.live("Redis Sentinel: a replica takes over when the master dies", () =>
-    Effect.gen(function*() {
-      const { addrs, masterName, sentinels, servers: [master, ...replicas] } = yield* redisSentinel()
-      assert.deepStrictEqual(addrs, sentinels.map(({ addr }) => addr), "the addresses are the sentinels'")
-      if (master === undefined) return assert.fail("there is a master")
-      yield* master.kill
-      const ports = replicas.map(({ port }) => port).join("|")
-      const question = `SENTINEL GET-MASTER-ADDR-BY-NAME ${masterName}\r\n`
-      for (const sentinel of sentinels) {
-        yield* Effect.retry(ask(sentinel, question, new RegExp(`\\n(${ports})\\r`)), Schedule.spaced("50 millis"))
-      }
-    }))
-
-  it.live("etcd cluster: two of three members go on", () =>
-    Effect.gen(function*() {
-      const { endpoints, nodes: [first, second] } = yield* etcdCluster()
-      assert.strictEqual(endpoints.length, 3, "three members")
-      if (first === undefined || second === undefined) return assert.fail("there are members")
-      yield* inEtcd(first).write
-      yield* first.kill
-      yield* Effect.retry(inEtcd(second).read, Schedule.spaced("50 millis"))
-      yield* first.start
-      yield* inEtcd(first).read
-    }))
-
-  it.live("ZooKeeper ensemble: there is a leader and there are followers", () =>
-    Effect.gen(function*() {
-      const { nodes, servers } = yield* zooKeeperEnsemble()
-      assert.strictEqual(servers.length, 3, "three members")
-      const modes = yield* Effect.forEach(nodes, (node) => ask(node, "srvr", /^Mode: \w+\n/m))
-      const leaders = modes.filter((text) => text.includes("Mode: leader"))
-      assert.strictEqual(leaders.length, 1, "one leader")
-    }))
 })
 
 /** The processes whose working folder is in this one. */
@@ -250,7 +200,7 @@ describe("nothing is left behind", () => {
 })
 
 describe("finding and failing", () => {
-  it.live("a server that can not start says why", () =>
+  it.live("a server that cannot start says why", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(redis({ args: ["--no-such-setting", "1"] }))
       assert.strictEqual(error._tag, "HarnessError")

@@ -1,28 +1,35 @@
 /**
  * Requests to a backend, as core makes them, and what tests ask about the time.
  */
-import type { LockRequest } from "@dlock/core"
-import { Clock, Deferred, Duration, Effect } from "effect"
+import { LockBackendError, type LockRequest } from "@dlock/core"
+import { Errors } from "@dlock/core/backend"
+import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 
 /** A request that remembers what it was told. */
-export interface Attempt extends LockRequest {
+export interface TestRequest extends LockRequest {
   readonly losses: Array<string>
   readonly lost: Deferred.Deferred<void>
+  readonly wanted: Deferred.Deferred<void>
 }
 
-export const attempt = (key: string, ttl: Duration.Input = "30 seconds"): Attempt => {
+/** A request with an owner of its own. */
+export const newRequest = (key: string, ttl: Duration.Input = "30 seconds"): TestRequest => {
   const losses: Array<string> = []
   const lost = Deferred.makeUnsafe<void>()
+  const wanted = Deferred.makeUnsafe<void>()
   return {
     key,
     owner: `test/${crypto.randomUUID()}`,
-    ttl: Duration.fromInputUnsafe(ttl),
+    ttl: Duration.toMillis(Duration.fromInputUnsafe(ttl)),
+    spare: 0,
     losses,
     lost,
+    wanted,
     onLost: (reason) => {
       losses.push(reason)
       Deferred.doneUnsafe(lost, Effect.void)
-    }
+    },
+    onWanted: () => Deferred.doneUnsafe(wanted, Effect.void)
   }
 }
 
@@ -40,3 +47,10 @@ export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 /** Asks until it is so; the caller's time limit ends it otherwise. */
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))
+
+/** Asks again while the failure passes by itself: a busy machine does not answer within a short command timeout. */
+export const persist = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.retry(effect, {
+    while: (error) => error instanceof LockBackendError && Errors.passes(error),
+    schedule: Schedule.spaced("50 millis")
+  })

@@ -13,13 +13,14 @@ export const make = (addr: string, settings: { readonly pollMillis?: number | un
   const runtime = ManagedRuntime.make(
     RedisBacking.layer(client, { keyPrefix: "edl:", pushBasedAcquireEnabled: pollMillis === undefined })
   )
-  const semaphore = (key: string, ttl: number) =>
+  const semaphore = (key: string, ttl: number, limit: number) =>
     DistributedSemaphore.make(key, {
       ttl,
+      limit,
       ...(pollMillis !== undefined && { acquireRetryPolicy: Schedule.spaced(pollMillis) })
     })
-  const under = <A>(key: string, ttl: number, program: Effect.Effect<A>) =>
-    runtime.runPromise(Effect.flatMap(semaphore(key, ttl), (lock) => lock.withPermits(1)(program)))
+  const under = <A>(key: string, ttl: number, program: Effect.Effect<A>, limit = 1) =>
+    runtime.runPromise(Effect.flatMap(semaphore(key, ttl, limit), (lock) => lock.withPermits(1)(program)))
 
   const hold = (key: string, ttl: number, onLost: () => void): Promise<() => Promise<void>> =>
     new Promise((resolve, reject) => {
@@ -42,6 +43,7 @@ export const make = (addr: string, settings: { readonly pollMillis?: number | un
   return {
     pair: (key: string) => under(key, 30_000, Effect.void),
     run: (key: string, work: () => Promise<void>) => under(key, 30_000, Effect.promise(work)),
+    permit: (key: string, limit: number, work: () => Promise<void>) => under(key, 30_000, Effect.promise(work), limit),
     hold,
     close: async () => {
       await runtime.dispose()

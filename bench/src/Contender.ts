@@ -1,19 +1,23 @@
 /**
  * What is compared: anything that can run work under a key.
  */
-import { acquire, type Lock, type LockBackendError, withLock } from "@dlock/core"
-import { Deferred, Effect, Exit, type Layer, ManagedRuntime, Scope } from "effect"
+import { acquire, type Lock, type LockBackendError, LockConfig, withLock, withPermit } from "@dlock/core"
+import { Deferred, Effect, Exit, Layer, ManagedRuntime, Scope } from "effect"
 
 /** Ends a holding. */
 export type Release = () => Promise<void>
 
 export interface Contender {
-  /** Takes and gives back each key after the one before; the milliseconds that each took. */
+  /** Takes and releases each key after the one before; the milliseconds that each took. */
   readonly sequence: (keys: ReadonlyArray<string>) => Promise<Array<number>>
-  /** As many workers as there are keys take and give back their own key, as often as it says. */
+  /** As many workers as there are keys take and release their own key, as often as it says. */
   readonly together: (keys: ReadonlyArray<string>, times: number) => Promise<void>
   /** Waits for the key, runs the work, gives the key back. Left out where there is no waiting. */
   readonly run?: ((key: string, work: () => Promise<void>) => Promise<void>) | undefined
+  /** So many loops take the key until then, with so much sleep under it; how often they had it. Default: by `run`. */
+  readonly hot?: ((key: string, fibers: number, until: number, millis: number) => Promise<number>) | undefined
+  /** Waits for one of so many permits of the key, runs the work, gives the permit back. */
+  readonly permit?: ((key: string, limit: number, work: () => Promise<void>) => Promise<void>) | undefined
   /** Takes the key and keeps it alive. Left out where there is no renewal. */
   readonly hold?: ((key: string, ttlMillis: number, onLost: () => void) => Promise<Release>) | undefined
   readonly close: () => Promise<void>
@@ -99,12 +103,35 @@ const together = (keys: ReadonlyArray<string>, times: number) =>
     { concurrency: "unbounded", discard: true }
   )
 
-/** dlock as a contender: its loops are fibers, as in a program of Effect. Holds by `withLock`, or by `acquire`. */
+const hot = (key: string, fibers: number, until: number, millis: number) =>
+  Effect.gen(function*() {
+    let count = 0
+    const counted = Effect.sync(() => {
+      count++
+    })
+    const section = withLock(key, millis === 0 ? counted : Effect.andThen(counted, Effect.sleep(millis)))
+    const loop = Effect.gen(function*() {
+      while (performance.now() < until) yield* section
+    })
+    yield* Effect.all(Array.from({ length: fibers }, () => loop), { concurrency: "unbounded", discard: true })
+    return count
+  })
+
+/** How to build dlock over a backend. */
+export type LayerOf = (site: Site) => Layer.Layer<Lock, LockBackendError>
+
+export interface Variant {
+  /** How locks are held: by `withLock` (default), or by `acquire`, which costs no fiber of its own. */
+  readonly by?: "withLock" | "acquire" | undefined
+  readonly defaults?: Lock.Defaults | undefined
+}
+
+/** dlock as a contender: its loops are fibers, as in a program of Effect. */
 export const dlock = (
   layer: Layer.Layer<Lock, LockBackendError>,
-  by: "withLock" | "acquire" = "withLock"
+  { by = "withLock", defaults = {} }: Variant = {}
 ): Contender => {
-  const runtime = ManagedRuntime.make(layer)
+  const runtime = ManagedRuntime.make(Layer.provide(layer, Layer.succeed(LockConfig.LockDefaults, defaults)))
   const section = (key: string, ttl: number, onLost: () => void): Promise<Release> =>
     new Promise((resolve, reject) => {
       const release = Deferred.makeUnsafe<void>()
@@ -131,6 +158,8 @@ export const dlock = (
     sequence: (keys) => runtime.runPromise(sequence(keys)),
     together: (keys, times) => runtime.runPromise(together(keys, times)),
     run: (key, work) => runtime.runPromise(withLock(key, Effect.promise(work))),
+    permit: (key, limit, work) => runtime.runPromise(withPermit(key, { limit }, Effect.promise(work))),
+    hot: (key, fibers, until, millis) => runtime.runPromise(hot(key, fibers, until, millis)),
     hold: by === "withLock" ? section : scoped,
     close: () => runtime.dispose()
   }

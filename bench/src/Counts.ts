@@ -1,6 +1,8 @@
 /**
  * What the servers say that they were asked.
  */
+import { PgConnection } from "@effect/sql-pg"
+import { Effect, Exit, Redacted, Scope } from "effect"
 import { Redis } from "ioredis"
 import { createConnection, type RowDataPacket } from "mysql2/promise"
 import { connect } from "node:net"
@@ -72,6 +74,31 @@ const mysqlSource = async ([addr = ""]: ReadonlyArray<string>): Promise<Source> 
   }
 }
 
+/** Transactions that write: each takes a number. The server's statistics would tell of others seconds late. */
+const postgresSource = async ([addr = ""]: ReadonlyArray<string>): Promise<Source> => {
+  const [host = "", port] = addr.split(":")
+  const scope = Scope.makeUnsafe()
+  const client = await Effect.runPromise(Scope.provide(
+    PgConnection.make({
+      host,
+      port: Number(port),
+      username: "app",
+      password: Redacted.make("secret"),
+      database: "postgres"
+    }),
+    scope
+  ))
+  return {
+    read: async () => {
+      const [row] = await Effect.runPromise(
+        client.queryValues("select pg_snapshot_xmax(pg_current_snapshot())::text")
+      )
+      return { transactions: Number(row?.[0]) }
+    },
+    close: () => Effect.runPromise(Scope.close(scope, Exit.void))
+  }
+}
+
 const zookeeperSource = ([addr = ""]: ReadonlyArray<string>): Source => ({
   read: async () => {
     const [host = "", port] = addr.split(":")
@@ -91,6 +118,8 @@ const sourceOf = (backend: Backend, addrs: ReadonlyArray<string>): Source | Prom
       return etcdSource(addrs)
     case "mysql":
       return mysqlSource(addrs)
+    case "postgres":
+      return postgresSource(addrs)
     case "zookeeper":
       return zookeeperSource(addrs)
   }

@@ -46,10 +46,27 @@ export interface Tasks {
   }
   /** Gives them back. */
   readonly give: { readonly input: object, readonly output: { readonly millis: number } }
-  /** Takes and gives back keys beside those that it keeps; the milliseconds of each. */
+  /** Takes and releases keys beside those that it keeps; the milliseconds of each. */
   readonly pairs: {
     readonly input: Subject & { readonly keys: ReadonlyArray<string> }
     readonly output: ReadonlyArray<number>
+  }
+  /** Stands between clients and servers as a network with latency; answers the addresses to connect to instead. */
+  readonly proxy: {
+    readonly input: { readonly targets: ReadonlyArray<string>, readonly delayMillis: number }
+    readonly output: ReadonlyArray<string>
+  }
+  /** How many round trips went through the proxy since the last time. */
+  readonly trips: { readonly input: object, readonly output: number }
+  /** Fibers take the key again and again; how often they had it. */
+  readonly loop: {
+    readonly input: Subject & {
+      readonly key: string
+      readonly fibers: number
+      readonly millis: number
+      readonly workMillis: number
+    }
+    readonly output: number
   }
 }
 

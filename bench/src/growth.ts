@@ -33,7 +33,8 @@ const heldKeys = async (
   site: Site,
   counter: Counter,
   floor: Entry | undefined,
-  amounts: ReadonlyArray<number>
+  amounts: ReadonlyArray<number>,
+  quick: boolean
 ): Promise<ReadonlyArray<Growth>> => {
   const worker = launch()
   const dlock = { backend, name: "dlock", site }
@@ -41,7 +42,7 @@ const heldKeys = async (
   const keys = keysOf("grow-", 50)
   let held = 0
   try {
-    for (let i = 0; i < 20; i++) {
+    for (let i = 0; i < (quick ? 2 : 20); i++) {
       await worker.ask("pairs", { ...dlock, keys })
       if (floor !== undefined) await worker.ask("pairs", { ...dlock, name: floor.name, keys })
     }
@@ -52,7 +53,7 @@ const heldKeys = async (
       await worker.ask("pairs", { ...dlock, keys })
       const commands = total(await counter.take()) / keys.length
       const [ours, ratios]: [Array<number>, Array<number>] = [[], []]
-      for (let block = 0; block < 20; block++) {
+      for (let block = 0; block < (quick ? 2 : 20); block++) {
         const mine = median(await worker.ask("pairs", { ...dlock, keys }))
         ours.push(mine)
         if (floor === undefined) continue
@@ -82,7 +83,7 @@ const lines = async (
     const shape = { processes, waiters: what === "waiters" ? Math.round(amount / processes) : 1 }
     const [gaps, commands]: [Array<number>, Array<number>] = [[], []]
     // The first round starts processes.
-    for (let round = -1; round < 4; round++) {
+    for (let round = -1; round < 2; round++) {
       const keys = keysOf(`${what}-${amount}-${round}-`, what === "waiters" ? 1 : amount)
       await counter.take()
       const input = { backend, name: "dlock", site, keys, workMillis: 1, againMillis: 0 }
@@ -107,13 +108,13 @@ export const measure = async (
   quick: boolean
 ): Promise<ReadonlyArray<Growth>> => {
   // The other servers write to disk, or know no batches: a hundred thousand keys take them minutes.
-  const most = quick ? 1000 : backend === "redis" ? 100_000 : 10_000
-  const keys = [1, 10, 100, 1000, 10_000, 100_000].filter((amount) => amount <= most)
-  const waiters = [16, 64, 256, 1000].filter((amount) => amount <= (quick ? 64 : 1000))
+  const most = quick ? 100 : backend === "redis" ? 100_000 : 10_000
+  const keys = [1, 100, 1000, 10_000, 100_000].filter((amount) => amount <= most)
+  const waiters = [16, 256, 1000].filter((amount) => amount <= (quick ? 16 : 1000))
   // A wait on MySQL is a connection.
-  const separate = [1, 10, 100, 1000].filter((amount) => amount <= (quick || backend === "mysql" ? 10 : 1000))
+  const separate = [1, 10, 1000].filter((amount) => amount <= (quick || backend === "mysql" ? 10 : 1000))
   return [
-    ...await heldKeys(backend, site, counter, floor, keys),
+    ...await heldKeys(backend, site, counter, floor, keys, quick),
     ...await lines("waiters", backend, site, counter, crew, waiters),
     ...await lines("lines", backend, site, counter, crew, separate)
   ]

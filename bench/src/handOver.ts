@@ -1,7 +1,8 @@
 /**
  * A key that many want: how fast it goes from one to the next, and at what cost.
  */
-import type { Entry, Site } from "./Contender.ts"
+import { setTimeout as sleep } from "node:timers/promises"
+import { type Entry, now, type Site } from "./Contender.ts"
 import type { Backend } from "./contenders/index.ts"
 import type { Counter } from "./Counts.ts"
 import { total } from "./Counts.ts"
@@ -9,7 +10,7 @@ import { median, quantile, shuffled, sum } from "./stats.ts"
 import type { Span } from "./Task.ts"
 import type { Worker } from "./workers.ts"
 
-/** Who waits: every one of `waiters` in each of `processes`. */
+/** What waits: every one of `waiters` in each of `processes`. */
 export interface Shape {
   readonly processes: number
   readonly waiters: number
@@ -68,6 +69,43 @@ export const drain = async (
 export const gapsOf = (spans: ReadonlyArray<Span>): Array<number> => {
   const inOrder = spans.toSorted(([a], [b]) => a - b)
   return inOrder.slice(1).map(([start], i) => start - (inOrder[i]?.[1] ?? Number.NaN))
+}
+
+/**
+ * The floor of a hand-over: one client alone, no waiting. It works for a millisecond and then makes the bare driver's
+ * requests, release and acquire, one after the other; and one that makes no request, which shows what the timer costs.
+ */
+export const alone = async (floor: Entry | undefined, site: Site, rounds: number): Promise<ReadonlyArray<HandOver>> => {
+  const contender = await floor?.make(site)
+  const row = async (name: string, request: () => Promise<unknown>): Promise<HandOver> => {
+    const gaps: Array<number> = []
+    const started = now()
+    for (let i = 0; i < rounds * 16; i++) {
+      await sleep(1)
+      const ended = now()
+      await request()
+      gaps.push(now() - ended)
+    }
+    return {
+      name,
+      processes: 1,
+      waiters: 1,
+      perSecond: rounds * 16000 / (now() - started),
+      gapMedianMillis: median(gaps),
+      gapP99Millis: quantile(gaps, 0.99),
+      commands: 0,
+      fairness: undefined,
+      errors: 0,
+      overlaps: 0
+    }
+  }
+  const rows = [await row("the timer alone", async () => {})]
+  if (floor !== undefined && contender !== undefined) {
+    await contender.sequence(Array.from({ length: 100 }, () => "alone"))
+    rows.push(await row(`${floor.name}, alone`, () => contender.sequence(["alone"])))
+    await contender.close()
+  }
+  return rows
 }
 
 let round = 0

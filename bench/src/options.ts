@@ -4,7 +4,19 @@
 import { parseArgs } from "node:util"
 import type { Backend } from "./contenders/index.ts"
 
-export const parts = ["core", "uncontended", "handover", "holding", "growth", "profile"] as const
+export const parts = [
+  "core",
+  "uncontended",
+  "network",
+  "handover",
+  "hot",
+  "linger",
+  "beyond",
+  "holding",
+  "growth",
+  "profile",
+  "goals"
+] as const
 
 export type Part = typeof parts[number]
 
@@ -15,7 +27,7 @@ export interface Options {
   readonly many: boolean
   readonly parts: ReadonlyArray<Part>
   readonly backends: ReadonlyArray<Backend>
-  /** Contenders whose name contains it, and the floor. */
+  /** The contender of that name, in all its settings, and the floor. */
   readonly only: string | undefined
 }
 

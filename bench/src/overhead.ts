@@ -1,6 +1,6 @@
 /**
  * What core itself costs: `withLock` over the memory backend, beside the least that a program of Effect does to have
- * something given back.
+ * something released.
  */
 import { Lock, MemoryLock } from "@dlock/core"
 import { Effect, Exit, Fiber, Scope } from "effect"
@@ -89,9 +89,9 @@ const measured = Effect.gen(function*() {
 
 export const measure: Effect.Effect<Core, unknown> = Effect.provide(measured, MemoryLock.layer)
 
-export const report = (core: Core): string =>
+export const report = (core: Partial<Core>): string =>
   [
-    table(["core, over memory", "µs"], core.times.map(({ micros, name }) => [name, micros])),
+    table(["core, over memory", "µs"], (core.times ?? []).map(({ micros, name }) => [name, micros])),
     table(["core, over memory", "heap B"], [
       ["a fiber in a scope", core.heapPerFiber],
       ["a section of withLock", core.heapPerSection],

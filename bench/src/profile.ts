@@ -3,7 +3,7 @@
  * and waiting for the server.
  */
 import { Session } from "node:inspector/promises"
-import type { Entry, Site } from "./Contender.ts"
+import type { Contender, Entry, Site } from "./Contender.ts"
 import { sum } from "./stats.ts"
 
 /** Who may have the processor. `waiting` is the time in which this process does nothing. */
@@ -50,11 +50,20 @@ const profileOf = async (session: Session, work: () => Promise<unknown>): Promis
 
 const keysOf = (name: string, amount: number) => Array.from({ length: amount }, (_, i) => `profile-${name}-${i}`)
 
+/** So many pairs as take about that long, at the speed of a first hundred. */
+const pairsIn = async (contender: Contender, keys: ReadonlyArray<string>, millis: number): Promise<number> => {
+  const amount = Math.ceil(100 / keys.length)
+  await contender.together(keys, amount)
+  const started = performance.now()
+  await contender.together(keys, amount)
+  return Math.ceil(amount * Math.max(1, millis / (performance.now() - started)))
+}
+
 /** Profiles each contender, first one pair at a time, then many. */
 export const measure = async (
   entries: ReadonlyArray<Entry>,
   site: Site,
-  pairs: number
+  millis: number
 ): Promise<ReadonlyArray<Profile>> => {
   const session = new Session()
   session.connect()
@@ -65,7 +74,7 @@ export const measure = async (
     const contender = await make(site)
     for (const concurrency of [1, 64]) {
       const keys = keysOf(name, concurrency)
-      const times = Math.ceil(pairs / concurrency)
+      const times = await pairsIn(contender, keys, millis)
       // The first thousands are compiled code in the making.
       await contender.together(keys, times)
       const micros = await profileOf(session, () => contender.together(keys, times))

@@ -6,6 +6,8 @@ import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { svg } from "./chart.ts"
+import type { Backend } from "./contenders/index.ts"
+import type { Core } from "./overhead.ts"
 import { type Figures, panels } from "./panels.ts"
 
 const folder = fileURLToPath(new URL("../results", import.meta.url))
@@ -19,6 +21,9 @@ const peers = [
   "redlock",
   "@sesamecare-oss/redlock",
   "redlock-universal",
+  "redis-semaphore",
+  "@verrou/core",
+  "@effect/sql-pg",
   "live-mutex"
 ]
 
@@ -50,15 +55,20 @@ const write = (name: string, content: object): void => {
   writeFileSync(`${folder}/${name}.json`, `${JSON.stringify(content, round, 2)}\n`)
 }
 
+/** The figures that are kept of a backend. */
+export const load = (backend: Backend): Figures => read(`${folder}/${backend}.json`)
+
 /** Writes the figures and their chart; the parts that this run did not measure stay as they were. */
-export const save = (backend: string, loadAverage: number, figures: Figures): void => {
+export const save = (backend: Backend, loadAverage: number, figures: Figures): void => {
   mkdirSync(folder, { recursive: true })
-  const all: Figures = { ...read(`${folder}/${backend}.json`), ...figures }
+  const all: Figures = { ...load(backend), ...figures }
   write(backend, { ...all, ...machine(), loadAverage })
   writeFileSync(`${folder}/${backend}.svg`, svg(panels(backend, all)))
 }
 
-export const saveCore = (loadAverage: number, core: object): void => {
+export const loadCore = (): Partial<Core> => read(`${folder}/core.json`)
+
+export const saveCore = (loadAverage: number, core: Core): void => {
   mkdirSync(folder, { recursive: true })
   write("core", { ...machine(), loadAverage, ...core })
 }

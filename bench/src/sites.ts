@@ -5,6 +5,7 @@ import { etcd } from "@dlock/test/harness/EtcdServer"
 import type { HarnessError } from "@dlock/test/harness/HarnessError"
 import { mariadb } from "@dlock/test/harness/MysqlServer"
 import { reserve } from "@dlock/test/harness/Port"
+import { postgres } from "@dlock/test/harness/PostgresServer"
 import { redis } from "@dlock/test/harness/RedisServer"
 import { zooKeeper } from "@dlock/test/harness/ZooKeeperServer"
 import { Effect, type Scope } from "effect"
@@ -19,6 +20,7 @@ const addrsOf: Record<Backend, Effect.Effect<ReadonlyArray<string>, HarnessError
   redlock: Effect.map(Effect.all(Array.from({ length: 5 }, () => inMemory)), (nodes) => nodes.map(({ addr }) => addr)),
   etcd: Effect.map(etcd(), ({ addr }) => [addr]),
   mysql: Effect.map(mariadb(), ({ addr }) => [addr]),
+  postgres: Effect.map(postgres({ settings: ["fsync=on"] }), ({ addr }) => [addr]),
   zookeeper: Effect.map(zooKeeper({ tickTime: 2000 }), ({ addr }) => [addr])
 }
 

@@ -15,6 +15,6 @@ export const sum = (values: Iterable<number>): number => {
   return total
 }
 
-/** Another order each time, so that nobody always comes after the same neighbour. */
+/** Another order each time, so that none always comes after the same neighbour. */
 export const shuffled = <A>(values: ReadonlyArray<A>): Array<A> =>
   values.map((value) => ({ value, at: Math.random() })).toSorted((a, b) => a.at - b.at).map(({ value }) => value)

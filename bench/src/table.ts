@@ -4,7 +4,8 @@
 
 /** Three significant digits, or a dash. */
 export const figure = (value: number | undefined): string => {
-  if (value === undefined || Number.isNaN(value)) return "-"
+  // What is no number becomes `null` in a file.
+  if (typeof value !== "number" || Number.isNaN(value)) return "-"
   if (value === 0 || Math.abs(value) >= 1000) return `${Math.round(value)}`
   return `${Number(value.toPrecision(3))}`
 }

@@ -1,10 +1,10 @@
 /**
- * Keys that nobody else wants: what a lock costs beside the bare driver's round trips.
+ * Keys that no other wants: what a lock costs beside the bare driver's round trips.
  */
 import type { Contender, Entry, Site } from "./Contender.ts"
 import type { Counter } from "./Counts.ts"
 import { total } from "./Counts.ts"
-import { median, quantile, shuffled } from "./stats.ts"
+import { median, quantile, shuffled, sum } from "./stats.ts"
 
 export interface Uncontended {
   readonly name: string
@@ -14,6 +14,11 @@ export interface Uncontended {
   readonly medianRatio: number | undefined
   readonly pairsPerSecond: number
   readonly throughputRatio: number | undefined
+  /** Processor time of this process for each, one at a time, in microseconds. */
+  readonly userMicros: number
+  readonly systemMicros: number
+  /** The median over blocks of both together to those of the floor. */
+  readonly cpuRatio: number | undefined
   /** Commands of the server per acquire and release, those inside of scripts too. */
   readonly commands: number
 }
@@ -27,13 +32,19 @@ export interface Effort {
 
 const blockSize = 50
 const concurrency = 64
+/** How often each of them in a block, and how long a block may take with those that are slow. */
 const timesEach = 16
+const blockMillis = 500
 
 interface Samples {
   readonly all: Array<number>
   readonly medians: Array<number>
   readonly rates: Array<number>
+  /** Of a pair in each block. */
+  readonly user: Array<number>
+  readonly system: Array<number>
   commands: number
+  times: number
 }
 
 const keysOf = (prefix: string, amount: number): Array<string> =>
@@ -51,7 +62,7 @@ export const measure = async (
   const runners: Array<{ readonly entry: Entry, readonly contender: Contender, readonly samples: Samples }> = []
   for (const entry of entries) {
     const contender = await entry.make(site)
-    const samples: Samples = { all: [], medians: [], rates: [], commands: 0 }
+    const samples: Samples = { all: [], medians: [], rates: [], user: [], system: [], commands: 0, times: 1 }
     const keys = keysOf(`${entry.name}-`, blockSize)
     // The first hundreds are compiled code in the making.
     for (let i = 0; i < 10; i++) await contender.sequence(keys)
@@ -62,18 +73,26 @@ export const measure = async (
   }
   for (let block = 0; block < effort.blocks; block++) {
     for (const { contender, entry, samples } of shuffled(runners)) {
+      const before = process.cpuUsage()
       const times = await contender.sequence(keysOf(`${entry.name}-`, blockSize))
+      const { system, user } = process.cpuUsage(before)
+      samples.user.push(user / blockSize)
+      samples.system.push(system / blockSize)
       samples.all.push(...times)
       samples.medians.push(median(times))
     }
   }
   for (let load = -2; load < effort.loads; load++) {
     for (const { contender, entry, samples } of shuffled(runners)) {
+      const times = load === -2 ? 1 : samples.times
       const started = performance.now()
-      await contender.together(keysOf(`${entry.name}-t`, concurrency), timesEach)
-      if (load >= 0) samples.rates.push(concurrency * timesEach / (performance.now() - started) * 1000)
+      await contender.together(keysOf(`${entry.name}-t`, concurrency), times)
+      const took = performance.now() - started
+      if (load < 0) samples.times = Math.min(timesEach, Math.max(1, Math.floor(blockMillis * times / took)))
+      else samples.rates.push(concurrency * times / took * 1000)
     }
   }
+  const busy = ({ system, user }: Samples) => user.map((micros, block) => micros + (system[block] ?? Number.NaN))
   const floor = runners.find(({ entry }) => entry.kind === "floor")?.samples
   for (const { contender } of runners) await contender.close()
   return runners.map(({ entry, samples }) => ({
@@ -83,6 +102,9 @@ export const measure = async (
     medianRatio: ratios(samples.medians, floor?.medians),
     pairsPerSecond: median(samples.rates),
     throughputRatio: ratios(samples.rates, floor?.rates),
+    userMicros: sum(samples.user) / samples.user.length,
+    systemMicros: sum(samples.system) / samples.system.length,
+    cpuRatio: ratios(busy(samples), floor === undefined ? undefined : busy(floor)),
     commands: samples.commands
   }))
 }

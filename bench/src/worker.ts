@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { type Contender, now, type Release } from "./Contender.ts"
 import { find } from "./contenders/index.ts"
 import { startBroker } from "./contenders/liveMutex.ts"
+import { start as startProxy, takeTrips } from "./proxy.ts"
 import type { Call, Handlers, Reply, Span, Subject } from "./Task.ts"
 
 const made = new Map<string, Promise<Contender>>()
@@ -141,7 +142,17 @@ const handlers: Handlers = {
     return { millis: now() - started }
   },
 
-  pairs: async ({ keys, ...subject }) => (await contenderOf(subject)).sequence(keys)
+  pairs: async ({ keys, ...subject }) => (await contenderOf(subject)).sequence(keys),
+
+  proxy: ({ delayMillis, targets }) => startProxy(targets, delayMillis),
+
+  trips: async () => takeTrips(),
+
+  loop: async ({ fibers, key, millis, workMillis, ...subject }) => {
+    const { hot } = await contenderOf(subject)
+    if (hot === undefined) throw new Error(`${subject.name} has no loops of fibers`)
+    return hot(key, fibers, performance.now() + millis, workMillis)
+  }
 }
 
 const reply = (answer: Reply) => {

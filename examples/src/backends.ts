@@ -4,6 +4,7 @@
 import { LockConfig } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
 import { MysqlLock } from "@dlock/mysql"
+import { PostgresLock } from "@dlock/postgres"
 import { RedisLock } from "@dlock/redis"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { Effect, Layer } from "effect"
@@ -13,16 +14,24 @@ export const servers = {
   redis: RedisLock.layerConfig(),
   etcd: EtcdLock.layerConfig(),
   mysql: MysqlLock.layerConfig(),
+  postgres: PostgresLock.layerConfig(),
   zookeeper: ZooKeeperLock.layerConfig()
 }
 
 /** The name of a backend that is a server. */
 export type ServerName = keyof typeof servers
 
-export const serverNames = ["redis", "etcd", "mysql", "zookeeper"] as const satisfies ReadonlyArray<ServerName>
+export const serverNames = ["redis", "etcd", "mysql", "postgres", "zookeeper"] as const satisfies ReadonlyArray<
+  ServerName
+>
 
 /** Locks on that server. */
 export const layer = (name: ServerName) => Layer.provide(servers[name], LockConfig.layer())
+
+const hostAndPort = (backend: string, addr: string): Record<string, string> => {
+  const [host = "", port] = addr.split(":")
+  return { [`DLOCK_${backend}_HOST`]: host, ...(port !== undefined && { [`DLOCK_${backend}_PORT`]: port }) }
+}
 
 /** The variables that say the same as `--backend` and `--addrs`, for the processes of the clerks. */
 export const environment = (name: ServerName, addrs: string | undefined): Record<string, string> => {
@@ -35,10 +44,10 @@ export const environment = (name: ServerName, addrs: string | undefined): Record
       return { ...enabled, DLOCK_ETCD_ENDPOINTS: addrs }
     case "zookeeper":
       return { ...enabled, DLOCK_ZOOKEEPER_SERVERS: addrs }
-    case "mysql": {
-      const [host = "", port] = addrs.split(":")
-      return { ...enabled, DLOCK_MYSQL_HOST: host, ...(port === undefined ? {} : { DLOCK_MYSQL_PORT: port }) }
-    }
+    case "postgres":
+      return { ...enabled, ...hostAndPort("POSTGRES", addrs) }
+    case "mysql":
+      return { ...enabled, ...hostAndPort("MYSQL", addrs) }
   }
 }
 

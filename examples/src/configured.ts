@@ -24,8 +24,10 @@ const program = Effect.gen(function*() {
   yield* Effect.forEach(names, (name) => report.pipe(LockRegistry.withBackend(name)), { discard: true })
 })
 
-const live = LockRegistry.layerConfig([MemoryLock, RedisLock, Redlock, EtcdLock, MysqlLock, ZooKeeperLock]).pipe(
-  Layer.provide(LockConfig.layer()),
+const backends = [MemoryLock, RedisLock, Redlock, EtcdLock, MysqlLock, ZooKeeperLock]
+
+const live = LockRegistry.layerConfig(backends).pipe(
+  Layer.provide(LockConfig.layer({ backends })),
   Layer.provide(NodeServices.layer)
 )
 

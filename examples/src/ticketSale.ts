@@ -46,7 +46,7 @@ const sellOne = <E>(tickets: Tickets<E>): Effect.Effect<number, E> =>
     return left
   })
 
-/** One ticket per clerk at a time, and whoever is faster. */
+/** Each clerk sells one ticket at a time, and the faster one wins. */
 export const withoutLock = <E>(tickets: Tickets<E>): Effect.Effect<Sale, E> =>
   Effect.map(sellOne(tickets), (ticket) => ({ ticket, waited: 0, fencingToken: 0n }))
 

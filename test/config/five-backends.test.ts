@@ -110,7 +110,7 @@ layer(World.layer, { excludeTestServices: true, timeout: "2 minutes" })("one pro
         assert.isTrue(written(name, second.output) > written(name, first.output), "both asked the same server")
       }))
 
-    it.effect(`waits on ${name} for whoever holds the key, as long as the environment says`, () =>
+    it.effect(`waits on ${name} for the holder of the key, as long as the environment says`, () =>
       Effect.gen(function*() {
         const variables = (yield* World).variables[name]
         const whileHeld = yield* withLock("reports/nightly", run({ ...variables, DLOCK_TIMEOUT: "1s" })).pipe(
@@ -167,7 +167,7 @@ zookeeper:
       assert.notInclude(one.output, "redis:", "a variable disables what the file enables")
     }))
 
-  it.effect("takes no other down with one that can not be reached", () =>
+  it.effect("takes no other down with one that is unreachable", () =>
     Effect.gen(function*() {
       const { variables } = yield* World
       const found = yield* Effect.gen(function*() {

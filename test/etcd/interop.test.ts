@@ -6,7 +6,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Option } from "effect"
 import { execFile, spawn } from "node:child_process"
 import { available } from "../harness/Program.ts"
-import { attempt, freshKey, until } from "../requests.ts"
+import { freshKey, newRequest, until } from "../requests.ts"
 import { Etcd, leasesOf, lineOf, revoke } from "./support.ts"
 
 /** Runs `etcdctl`, and answers what it wrote. */
@@ -55,15 +55,15 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
       Effect.gen(function*() {
         const { endpoints } = yield* Etcd
         const backend = yield* EtcdLock.make({ endpoints })
-        const request = attempt(freshKey())
+        const request = newRequest(freshKey())
         yield* backend.tryAcquire(request)
         const other = yield* etcdctlLock(request.key)
         yield* inLine(request.key, 2)
         yield* Effect.sleep("200 millis")
         assert.isFalse(yield* other.has, "it does not hold while we do")
-        assert.isTrue(yield* backend.release(request))
+        assert.strictEqual(yield* backend.release(request), "released")
         assert.match(yield* other.got, new RegExp(`^${request.key}/`), "it holds when we have released")
-        assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(request.key))), "we do not take what it holds")
+        assert.isTrue(Option.isNone(yield* backend.tryAcquire(newRequest(request.key))), "we do not take what it holds")
         yield* other.stop
       }))
 
@@ -75,8 +75,8 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
           const key = freshKey()
           const other = yield* etcdctlLock(key)
           yield* other.got
-          assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(key))), "a lock that it holds is refused")
-          const request = attempt(key)
+          assert.isTrue(Option.isNone(yield* backend.tryAcquire(newRequest(key))), "a lock that it holds is refused")
+          const request = newRequest(key)
           const waiting = yield* Effect.forkScoped(backend.acquire(request))
           yield* inLine(key, 2)
           yield* Effect.sleep("200 millis")
@@ -89,7 +89,7 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
             yield* revoke(bare, lease)
           }
           yield* Fiber.join(waiting)
-          assert.isTrue(yield* backend.release(request))
+          assert.strictEqual(yield* backend.release(request), "released")
         }
       }))
 
@@ -98,7 +98,7 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
         const { endpoints } = yield* Etcd
         const backend = yield* EtcdLock.make({ endpoints })
         const key = freshKey()
-        const [first, third] = [attempt(key), attempt(key)]
+        const [first, third] = [newRequest(key), newRequest(key)]
         yield* backend.tryAcquire(first)
         const second = yield* etcdctlLock(key)
         yield* inLine(key, 2)
@@ -107,10 +107,10 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
         yield* backend.release(first)
         yield* second.got
         yield* Effect.sleep("200 millis")
-        assert.isUndefined(waiting.pollUnsafe(), "who came later waits for it")
+        assert.isUndefined(waiting.pollUnsafe(), "the later one waits for it")
         yield* second.stop
         yield* Fiber.join(waiting)
-        assert.isTrue(yield* backend.release(third))
+        assert.strictEqual(yield* backend.release(third), "released")
       }))
 
     it.effect("is not disturbed by our keys with a slash below the name, nor by our marks", () =>
@@ -118,20 +118,20 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
         const { bare, endpoints } = yield* Etcd
         const backend = yield* EtcdLock.make({ endpoints })
         const key = freshKey()
-        const below = [attempt(`${key}/sub`), attempt(`${key}/sub/sub`), attempt(`${key}/`)]
+        const below = [newRequest(`${key}/sub`), newRequest(`${key}/sub/sub`), newRequest(`${key}/`)]
         for (const request of below) assert.isTrue(Option.isSome(yield* backend.tryAcquire(request)))
         yield* Effect.promise(() => bare.put(`${key}%void/somebody`).value("").exec())
         const other = yield* etcdctlLock(key)
         yield* other.got
         yield* other.stop
-        for (const request of below) assert.isTrue(yield* backend.release(request))
+        for (const request of below) assert.strictEqual(yield* backend.release(request), "released")
       }))
 
     it.effect("takes our locks away, and we notice: lease revoke, del", () =>
       Effect.gen(function*() {
         const { bare, endpoints } = yield* Etcd
         const backend = yield* EtcdLock.make({ endpoints })
-        const [robbed, other] = [attempt(freshKey()), attempt(freshKey())]
+        const [robbed, other] = [newRequest(freshKey()), newRequest(freshKey())]
         yield* backend.tryAcquire(robbed)
         yield* backend.tryAcquire(other)
         const [place = ""] = yield* lineOf(bare, robbed.key)
@@ -151,9 +151,9 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
         const key = freshKey()
         const other = yield* etcdctlLock(`locks/of/mine/${key}`)
         yield* other.got
-        assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(key))))
+        assert.isTrue(Option.isNone(yield* backend.tryAcquire(newRequest(key))))
         const plain = yield* EtcdLock.make({ endpoints })
-        assert.isTrue(Option.isSome(yield* plain.tryAcquire(attempt(key))), "without it the name is another one")
+        assert.isTrue(Option.isSome(yield* plain.tryAcquire(newRequest(key))), "without it the name is another one")
         yield* other.stop
       }))
   })

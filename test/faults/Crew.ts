@@ -1,5 +1,5 @@
 /**
- * The workers of a run, each a process in a place of its own; who dies is replaced. And the register that they write,
+ * The workers of a run, each a process in a place of its own; one that dies is replaced. And the register that they write,
  * which takes no token smaller than one that it has seen.
  */
 import { Effect } from "effect"
@@ -33,14 +33,14 @@ export interface Crew {
   readonly signal: (slot: number, signal: "SIGSTOP" | "SIGCONT" | "SIGKILL") => Effect.Effect<void>
   /** Whether its process stands still. */
   readonly isStopped: (slot: number) => boolean
-  /** Nobody is replaced any more; everybody is asked to finish and go. Answers whether all have, in time. */
+  /** Stops replacing workers, and asks all of them to finish. Answers whether they did in time. */
   readonly quit: (limitMillis: number) => Effect.Effect<boolean>
   /** Whether every place has a worker that takes locks. */
   readonly areReady: () => boolean
   /** What they wrote down. */
   readonly record: () => { readonly workers: ReadonlyArray<Worker>, readonly attempts: ReadonlyArray<Attempt> }
   readonly register: ReadonlyArray<Write>
-  /** Who ended by itself, and everything that workers wrote to their standard error. */
+  /** The workers that ended by themselves, and what workers wrote to their standard error. */
   readonly crashes: () => ReadonlyArray<string>
 }
 
@@ -119,6 +119,13 @@ export const make = Effect.fnUntraced(function*(
 
   const readLog = ({ log }: Member): string => Fs.existsSync(log) ? Fs.readFileSync(log, "utf8") : ""
 
+  const isReady = (member: Member): boolean => readLog(member).includes(`"e":"ready"`)
+
+  const kill = (member: Member): void => {
+    if (!member.gone) member.killed ??= now()
+    member.child.kill("SIGKILL")
+  }
+
   return {
     slots,
     order: (slot, order) =>
@@ -130,8 +137,8 @@ export const make = Effect.fnUntraced(function*(
       Effect.sync(() => {
         const member = seats[slot]
         if (member === undefined || member.gone) return
-        if (signal === "SIGKILL") member.killed ??= now()
-        member.child.kill(signal)
+        if (signal === "SIGKILL") kill(member)
+        else member.child.kill(signal)
       }),
     isStopped: (slot) => {
       const member = seats[slot]
@@ -144,15 +151,17 @@ export const make = Effect.fnUntraced(function*(
     quit: (limitMillis) =>
       Effect.gen(function*() {
         close()
+        // One that is still being started, which takes long on a busy machine, has nothing that it could release.
+        for (const member of members) if (!isReady(member)) kill(member)
         const until = now() + limitMillis
         while (members.some(({ gone }) => !gone) && now() < until) {
-          // Once more for whoever was just being started.
+          // Again, because a worker may just have been started.
           for (const member of members) if (!member.gone) tell(member, { do: "quit" })
           yield* Effect.sleep(50)
         }
         return members.every(({ gone }) => gone)
       }),
-    areReady: () => seats.every((member) => member !== undefined && readLog(member).includes(`"e":"ready"`)),
+    areReady: () => seats.every((member) => member !== undefined && isReady(member)),
     record: () => {
       const parts = members.map((member) =>
         assemble(

@@ -6,7 +6,7 @@ import { now } from "./Monotonic.ts"
 import type { Plan, World } from "./Nemesis.ts"
 import type { Moment } from "./Spec.ts"
 
-/** A fault, whose victim and length are to be drawn. Undefined: nobody is there to be harmed now. */
+/** A fault, whose victim and length are to be drawn. Undefined: there is no victim now. */
 export type Draw = (world: World) => Effect.Effect<Plan | undefined>
 
 export const harm = (inject: Effect.Effect<void>, millis: number, heal: Effect.Effect<void>): Effect.Effect<boolean> =>

@@ -6,13 +6,33 @@ import type { Interval } from "./Monotonic.ts"
 /** How an attempt ended, as its caller sees it. */
 export type Result = "released" | "lost" | "timeout" | "error" | "interrupted"
 
+/** What a key is asked for. */
+export type Role = "lock" | "leader" | "permits"
+
 /** A line of a worker's log. Times are of the shared monotonic clock, in milliseconds; `a` is the attempt. */
 export type Entry =
   | { readonly e: "ready", readonly t: number }
   /** It asks for a key, in the local line of one of its layers. */
-  | { readonly e: "asked", readonly t: number, readonly a: number, readonly key: string, readonly layer: number }
-  /** The first instruction under the lock. */
-  | { readonly e: "held", readonly t: number, readonly a: number, readonly token: string }
+  | {
+    readonly e: "asked"
+    readonly t: number
+    readonly a: number
+    readonly key: string
+    readonly layer: number
+    /** For what, where it is not for the lock; and how many permits. */
+    readonly role?: Role | undefined
+    readonly permits?: number | undefined
+  }
+  /** The first instruction under the lock. Leases of one owner are of one hold, which passed from each to the next. */
+  | {
+    readonly e: "held"
+    readonly t: number
+    readonly a: number
+    readonly token: string
+    readonly owner: string
+    /** The first of its permits. */
+    readonly permit?: number | undefined
+  }
   /** It read the counter, */
   | { readonly e: "read", readonly t: number, readonly a: number, readonly n: number }
   /** and is about to write it, greater by one. */
@@ -27,7 +47,7 @@ export type Entry =
   /** It is about to stop itself, or to kill itself. */
   | { readonly e: "stopping", readonly t: number }
   | { readonly e: "dying", readonly t: number }
-  /** All is given back, and its layer is closed. */
+  /** Everything is released, and its layer is closed. */
   | { readonly e: "bye", readonly t: number }
 
 /** One attempt to hold a key. */
@@ -36,8 +56,15 @@ export interface Attempt {
   readonly id: number
   readonly key: string
   readonly layer: number
+  readonly role: Role
+  readonly permits?: number | undefined
   readonly asked: number
-  readonly held?: { readonly at: number, readonly token: bigint } | undefined
+  readonly held?: {
+    readonly at: number
+    readonly token: bigint
+    readonly owner: string
+    readonly permit?: number | undefined
+  } | undefined
   readonly read?: number | undefined
   readonly wrote?: { readonly at: number, readonly n: number } | undefined
   readonly refused?: number | undefined
@@ -48,7 +75,7 @@ export interface Attempt {
 /** A process that takes locks. */
 export interface Worker {
   readonly name: string
-  /** Its place in the crew: who is started in place of one that died has the same, and the same roads. */
+  /** Its place in the crew: the one that replaces it has the same place and the same roads. */
   readonly slot: number
   /** When it did nothing more: killed, or gone by itself. Infinite while it runs. */
   readonly gone: number
@@ -62,12 +89,12 @@ export interface Worker {
 export interface Fault extends Interval {
   readonly name: string
   readonly kind: "process" | "network" | "server"
-  /** Whose worker or roads; everybody's if absent. */
+  /** The place of the worker that it concerns; absent where it concerns all of them. */
   readonly slot?: number | undefined
   /** For how long it may be felt after it is over, in milliseconds, where that is known. */
   readonly aftermath?: number | undefined
   /**
-   * The backend does not promise to remember locks over this: at all, or for those whose road was closed, and who could
+   * The backend does not promise to remember locks over this: at all, or for those whose road was closed, so that they could
    * not hear of it.
    */
   readonly forgets?: "always" | "unheard" | undefined
@@ -80,6 +107,16 @@ export interface Write {
   readonly token: bigint
 }
 
+/** A write to the ledger, in a transaction that was fenced and committed. */
+export interface Written {
+  readonly id: bigint
+  readonly key: string
+  readonly owner: string
+  readonly token: bigint
+  /** The last write to the key that it could see. */
+  readonly seen: bigint
+}
+
 /** Everything that the checker judges. */
 export interface History {
   readonly attempts: ReadonlyArray<Attempt>
@@ -87,6 +124,8 @@ export interface History {
   readonly faults: ReadonlyArray<Fault>
   /** In the order in which the register took them. */
   readonly register: ReadonlyArray<Write>
+  /** In the order of their tokens; none where nothing is fenced. */
+  readonly ledger: ReadonlyArray<Written>
 }
 
 /** Stalls with less between them are one: a loop that wakes up has much to do. */
@@ -101,6 +140,20 @@ export const merge = (intervals: ReadonlyArray<Interval>): ReadonlyArray<Interva
     else merged.push({ from, to })
   }
   return merged
+}
+
+/**
+ * The attempts that were the first to work under their hold. The others were passed the key by the one before them, and
+ * the server knows nothing of it.
+ */
+export const firstLeases = (attempts: ReadonlyArray<Attempt>): ReadonlySet<Attempt> => {
+  const first = new Map<string, Attempt>()
+  for (const attempt of attempts) {
+    if (attempt.held === undefined) continue
+    const before = first.get(attempt.held.owner)?.held
+    if (before === undefined || attempt.held.at < before.at) first.set(attempt.held.owner, attempt)
+  }
+  return new Set(first.values())
 }
 
 /** The lines of a log; one that was cut short by a kill is left out. */
@@ -136,13 +189,16 @@ export const assemble = (
   for (const entry of log) {
     if (!("a" in entry)) continue
     if (entry.e === "asked") {
-      attempts.set(entry.a, { worker, id: entry.a, key: entry.key, layer: entry.layer, asked: entry.t })
+      const { a, key, layer, permits, role = "lock", t } = entry
+      attempts.set(a, { worker, id: a, key, layer, role, permits, asked: t })
       continue
     }
     const attempt = attempts.get(entry.a)
     if (attempt === undefined) continue
-    if (entry.e === "held") attempt.held = { at: entry.t, token: BigInt(entry.token) }
-    else if (entry.e === "read") attempt.read = entry.n
+    if (entry.e === "held") {
+      const { owner, permit, t, token } = entry
+      attempt.held = { at: t, token: BigInt(token), owner, permit }
+    } else if (entry.e === "read") attempt.read = entry.n
     else if (entry.e === "wrote") attempt.wrote = { at: entry.t, n: entry.n }
     else if (entry.e === "refused") attempt.refused = entry.t
     else if (entry.e === "left") attempt.left = { at: entry.t, how: entry.how }

@@ -28,7 +28,7 @@ export interface Plan {
   readonly forgets?: Fault["forgets"]
   /** How long it may be felt after it was healed, in milliseconds. */
   readonly settles?: number | undefined
-  /** What nobody else may touch meanwhile. */
+  /** What no other fault may touch meanwhile. */
   readonly claims: ReadonlyArray<string>
   /** Harms, waits, and heals, also when interrupted; answers whether there was anything to harm. */
   readonly run: Effect.Effect<boolean>
@@ -38,7 +38,7 @@ export interface Plan {
 const concurrency = 3
 const shortestBreath = 200
 const longestBreath = 1300
-/** In a longer run everybody is left in peace now and then: only then can the order of the line be judged. */
+/** A longer run pauses now and then: only then can the order of the line be judged. */
 const peaceEvery = 30_000
 const peaceMillis = 9000
 
@@ -97,7 +97,7 @@ export const rage = (world: World, millis: number): Effect.Effect<ReadonlyArray<
  * Both are watched after their arrival.
  */
 const arrivals = [500, 3500]
-/** How long everybody may need to connect again, and to give back what was not answered. */
+/** How long the workers may need to connect again, and to withdraw what was not answered. */
 const settling = 500
 const watched = 2500
 

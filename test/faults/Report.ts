@@ -18,6 +18,11 @@ const needs = {
   "etcd-cluster": "etcd",
   mariadb: "mariadb",
   mysql: "mysql",
+  postgres: "postgres",
+  "postgres-fenced": "postgres",
+  "postgres-synchronous": "postgres",
+  "postgres-asynchronous": "postgres",
+  "postgres-pgbouncer": "pgbouncer",
   zookeeper: "zookeeper",
   "zookeeper-ensemble": "zookeeper"
 } as const satisfies Record<TargetName, Kind | undefined>
@@ -33,8 +38,13 @@ const columns: ReadonlyArray<readonly [string, (outcome: Outcome) => string]> = 
   ["backend", ({ target }) => target],
   ["faults", ({ figures }) => String(figures.faults)],
   ["grants", ({ figures }) => String(figures.grants)],
+  ["passes", ({ figures }) => String(figures.passes)],
+  ["terms", ({ figures }) => String(figures.terms)],
+  ["permits", ({ figures }) => String(figures.permits)],
   ["holders killed", ({ figures }) => String(figures.deaths)],
   ["losses reported", ({ figures }) => String(figures.losses)],
+  ["fenced writes", ({ figures }) => figures.writes === 0 ? "" : `${figures.writes}`],
+  ["refused", ({ figures }) => figures.writes === 0 ? "" : `${figures.unwritten}`],
   ["overlaps", ({ figures }) => String(figures.overlaps)],
   ["of frozen", ({ figures }) => String(figures.frozen)],
   ["forgotten", ({ figures }) => String(figures.forgotten)],
@@ -59,7 +69,7 @@ export const table = (outcomes: ReadonlyArray<Outcome>): string =>
 
 const things = ["fibers", "timers", "handles", "sockets", "listeners", "connections"]
 
-/** What a process had before, after so many pairs, and after so many faults; undefined if nobody looked. */
+/** What a process had before, after so many pairs, and after so many faults; undefined if it was not measured. */
 export const leakTable = (outcomes: ReadonlyArray<Outcome>): string | undefined => {
   const rows = outcomes.flatMap(({ leaks, target }) => {
     if (leaks === undefined) return []

@@ -43,6 +43,18 @@ const fibers = 3
 const keys = ["a", "b"]
 const longKey = "long"
 const rareKey = "rare"
+const leaderKey = "leader"
+const permitsKey = "permits"
+const limit = 3
+/** What may be left of the locks that are used. */
+const allKeys = [
+  ...keys,
+  longKey,
+  rareKey,
+  leaderKey,
+  `${permitsKey}#permits`,
+  ...Array.from({ length: limit + 1 }, (_, i) => `${permitsKey}#permit-${i}`)
+]
 /** Before the first fault, and after the last: then the order of the line can be judged, and how long it takes. */
 const calm = 2500
 
@@ -64,7 +76,7 @@ const keep = (from: string, name: string, faults: ReadonlyArray<Fault>): Effect.
     return kept
   })
 
-/** The roads and the register are ours: while we stand still, everybody is cut off. */
+/** The roads and the register are ours: while this process stands still, every worker is cut off. */
 const ownStalls = Effect.acquireRelease(
   Effect.sync(() => {
     const stalls: Array<Interval> = []
@@ -107,7 +119,7 @@ const eventually = (condition: () => boolean, limit: number): Effect.Effect<bool
 const leftovers = Effect.fnUntraced(function*({ promises, residue }: Target) {
   const until = now() + longestWait(promises) + 10_000
   while (true) {
-    const left = yield* residue([...keys, longKey, rareKey])
+    const left = yield* residue(allKeys)
     if (left.length === 0 || now() > until) return left
     yield* Effect.sleep(250)
   }
@@ -125,7 +137,7 @@ export interface Plan {
   readonly leakFaults: number
 }
 
-/** What nobody did on purpose. */
+/** Stalls that are not part of the plan. */
 const stoodStill = (
   name: string,
   kind: Fault["kind"],
@@ -155,6 +167,9 @@ const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { see
     keys,
     longKey,
     rareKey,
+    leaderKey,
+    permitsKey,
+    limit,
     fibers
   }))
   const started = yield* eventually(crew.areReady, longestStart)
@@ -170,15 +185,16 @@ const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { see
       ...stoodStill("the run stood still", "network", stalls, promises.ttl),
       ...stoodStill("a server was slow", "server", slowServers, promises.ttl)
     ],
-    register: crew.register
+    register: crew.register,
+    ledger: yield* target.ledger ?? Effect.succeed([])
   }
-  const { figures, violations } = check(history, promises)
+  const { figures, violations } = check(history, promises, limit)
   const left = yield* leftovers(target)
   const all: ReadonlyArray<Violation> = [
     ...violations,
     ...left.map((text): Violation => ({ law: "residue", text })),
     ...crew.crashes().map((text): Violation => ({ law: "crash", text })),
-    ...nothingHappened(started, figures),
+    ...nothingHappened(target, started, figures),
     ...notDealt(target, count(faults))
   ]
   const kept = all.length === 0 ? undefined : yield* keep(directory, `${name}-${seed}`, history.faults)
@@ -206,10 +222,21 @@ export const run = Effect.fnUntraced(function*(name: TargetName, plan: Plan): Ef
 })
 
 /** A run that tested nothing is no success. */
-const nothingHappened = (started: boolean, { grants }: Figures): ReadonlyArray<Violation> => [
-  ...(started ? [] : [{ law: "nothing happened", text: "the workers did not start" } as const]),
-  ...(grants > 0 ? [] : [{ law: "nothing happened", text: "no key was ever granted" } as const])
-]
+const nothingHappened = (
+  target: Target,
+  started: boolean,
+  { grants, passes, permits, terms, writes }: Figures
+): ReadonlyArray<Violation> => {
+  const texts = [
+    ...(started ? [] : ["the workers did not start"]),
+    ...(grants > 0 ? [] : ["no key was ever granted"]),
+    ...(permits > 0 ? [] : ["no permit was ever used"]),
+    ...(terms > 0 ? [] : ["there was never a leader"]),
+    ...(passes > 0 || !target.passes ? [] : ["no hold was ever passed"]),
+    ...(writes > 0 || target.ledger === undefined ? [] : ["nothing was ever written in a fenced transaction"])
+  ]
+  return texts.map((text) => ({ law: "nothing happened", text }))
+}
 
 /** The reply to each verb is dropped in every run. */
 const notDealt = ({ servers }: Target, faults: Readonly<Record<string, number>>): ReadonlyArray<Violation> =>

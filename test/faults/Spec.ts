@@ -22,6 +22,8 @@ export type Connection =
     readonly password: string
     readonly database: string
   }
+  /** `ledger`: where the application writes in transactions that are fenced. */
+  | { readonly kind: "postgres", readonly url: string, readonly ledger?: string | undefined }
   | { readonly kind: "zookeeper", readonly servers: ReadonlyArray<string>, readonly sessionTimeout: number }
 
 /** From the address that the servers tell of themselves to the road that leads there. */
@@ -37,8 +39,13 @@ export interface Spec {
   readonly keys: ReadonlyArray<string>
   /** Taken by one fiber of each layer, for about the ttl and longer. */
   readonly longKey: string
-  /** Taken by one fiber of each layer, with pauses: often nobody waits for it. */
+  /** Taken by one fiber of each layer, with pauses: often no fiber waits for it. */
   readonly rareKey: string
+  /** What one fiber of each layer leads. */
+  readonly leaderKey: string
+  /** What a few fibers of each layer use permits of, and how many of these there are. */
+  readonly permitsKey: string
+  readonly limit: number
   /** Of each layer. */
   readonly fibers: number
   /** Where it writes what it does. */

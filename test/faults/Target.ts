@@ -8,6 +8,7 @@ import type { HarnessError } from "../harness/HarnessError.ts"
 import { type Proxy, proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
 import type { Promises } from "./checks/Promises.ts"
+import type { Written } from "./History.ts"
 import type { Connection, Roads } from "./Spec.ts"
 import type { Reader } from "./verbs.ts"
 
@@ -19,7 +20,7 @@ export interface Target {
   readonly promises: Promises
   /** What workers connect to; some of them can be broken. */
   readonly servers: ReadonlyArray<Server>
-  /** Which of them is broken when one is; the leader, where there is one. Undefined: nobody now. */
+  /** Which of them is broken when one is; the leader, where there is one. Undefined: none now. */
   readonly victim: (choose: (servers: ReadonlyArray<Server>) => Server | undefined) => Effect.Effect<Server | undefined>
   readonly connection: (way: Way) => Connection
   /** Which verbs a client asks for by these bytes. */
@@ -32,12 +33,16 @@ export interface Target {
   readonly isolation?:
     | { readonly isolate: (server: Server) => Effect.Effect<void>, readonly heal: Effect.Effect<void> }
     | undefined
+  /** Whether it gives more than one token for a hold, so that holds pass between the fibers of a process. */
+  readonly passes: boolean
   /** Whether a server can lose its data, and is then a server without locks. */
   readonly wipes: boolean
   /** How many layers each worker builds. */
   readonly layers?: number | undefined
   readonly workers?: number | undefined
-  /** How many watches and subscriptions the servers have, by name; nothing where they can not be counted. */
+  /** What was written in fenced transactions; absent where nothing is fenced. */
+  readonly ledger?: Effect.Effect<ReadonlyArray<Written>> | undefined
+  /** How many watches and subscriptions the servers have, by name; nothing where they cannot be counted. */
   readonly watched: Effect.Effect<Record<string, number>>
   /** What is left of these keys that should not be, a word each. */
   readonly residue: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>>

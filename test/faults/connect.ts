@@ -5,10 +5,13 @@ import type { Lock, LockBackendError } from "@dlock/core"
 import { MemoryLock } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
 import { MysqlLock } from "@dlock/mysql"
+import { PostgresLock } from "@dlock/postgres"
 import { RedisLock, Redlock } from "@dlock/redis"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { Effect, Layer, Redacted } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import { Cluster, Redis } from "ioredis"
+import * as Ledger from "./ledger.ts"
 import type { Connection, Roads } from "./Spec.ts"
 
 const commandTimeout = "1 second"
@@ -37,8 +40,8 @@ const overRoads = <D extends Redis | Cluster>(
 
 const memory = Effect.runSync(MemoryLock.make)
 
-/** Locks on what the connection leads to. */
-export const layer = (connection: Connection): Layer.Layer<Lock, LockBackendError> => {
+/** Locks on what the connection leads to, with the ledger if there is one. */
+export const layer = (connection: Connection): Layer.Layer<Lock, LockBackendError | SqlError> => {
   switch (connection.kind) {
     case "memory":
       return MemoryLock.layerShared(memory)
@@ -57,8 +60,6 @@ export const layer = (connection: Connection): Layer.Layer<Lock, LockBackendErro
           sentinels: connection.addrs.map(endpoint),
           name: connection.masterName,
           natMap,
-          // Leaves a master as soon as a sentinel tells of another, as the drivers do that we open ourselves.
-          failoverDetector: true,
           connectTimeout: 1000,
           retryStrategy: () => 100,
           sentinelRetryStrategy: () => 100
@@ -77,6 +78,11 @@ export const layer = (connection: Connection): Layer.Layer<Lock, LockBackendErro
         database: connection.database,
         commandTimeout
       })
+    }
+    case "postgres": {
+      const { ledger, url } = connection
+      const locks = PostgresLock.layer({ url, commandTimeout })
+      return ledger === undefined ? locks : Layer.provideMerge(Ledger.layer(ledger), locks)
     }
     case "zookeeper":
       return ZooKeeperLock.layer({

@@ -3,7 +3,7 @@
  */
 import type { Draw } from "./Draw.ts"
 import type { World } from "./Nemesis.ts"
-import { block, kill, killAnybody, stop, stopAnybody } from "./processFaults.ts"
+import { block, kill, killAny, stop, stopAny } from "./processFaults.ts"
 import type { Random } from "./Random.ts"
 import {
   cut,
@@ -17,7 +17,7 @@ import {
   refuse,
   silence,
   slow,
-  strandAnybody,
+  strandAny,
   swallow,
   verbs
 } from "./roadFaults.ts"
@@ -35,10 +35,10 @@ const first: ReadonlyArray<Draw> = [
 const rest: ReadonlyArray<Draw> = [
   kill("holding"),
   kill("waiting"),
-  killAnybody,
+  killAny,
   stop("holding"),
   stop("waiting"),
-  stopAnybody,
+  stopAny,
   block("holding"),
   block("waiting"),
   cutOffHolder("both"),
@@ -56,7 +56,7 @@ const rest: ReadonlyArray<Draw> = [
   late,
   dropReply,
   ...verbs.map(dropOneReplyTo),
-  strandAnybody,
+  strandAny,
   pauseServer,
   pauseServer,
   killServer,
@@ -83,6 +83,6 @@ export const deck = ({ random, target }: World): () => Draw => {
   let dealt = alone ? [] : shuffled(random, first)
   return () => {
     if (dealt.length === 0) dealt = shuffled(random, all)
-    return dealt.pop() ?? stopAnybody
+    return dealt.pop() ?? stopAny
   }
 }

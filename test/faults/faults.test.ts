@@ -19,10 +19,10 @@ const longest = 1_800_000
 const atOnce = Semaphore.makeUnsafe(3)
 
 /** One of each package: what several servers have in common with one is counted once. */
-const counted: ReadonlyArray<TargetName> = ["memory", "redis", "redlock", "etcd", "mariadb", "zookeeper"]
+const counted: ReadonlyArray<TargetName> = ["memory", "redis", "redlock", "etcd", "mariadb", "postgres", "zookeeper"]
 
 /** What a busy machine can bring about by itself. The same faults once more show whether it did. */
-const ofTime: ReadonlyArray<Violation["law"]> = ["slow", "first come, first served", "leak", "nothing happened"]
+const ofTime: ReadonlyArray<Violation["law"]> = ["slow", "first come, first served", "turn", "leak", "nothing happened"]
 
 describe.concurrent(`faults, DLOCK_FAULTS_SEED=${seed}`, () => {
   for (const name of Report.runnable(targetNames)) {

@@ -45,7 +45,7 @@ const wake = ({ crew }: World, slot: number): Effect.Effect<void> =>
     }
   })
 
-export const stopAnybody: Draw = (world) => {
+export const stopAny: Draw = (world) => {
   const slot = slotOf(world)
   return Effect.succeed({
     name: "stop a worker for a while",
@@ -56,7 +56,7 @@ export const stopAnybody: Draw = (world) => {
   })
 }
 
-export const killAnybody: Draw = (world) => {
+export const killAny: Draw = (world) => {
   const slot = slotOf(world)
   return Effect.succeed({
     name: "kill a worker",

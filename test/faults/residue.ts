@@ -1,19 +1,22 @@
 /**
- * What is left in the servers after everybody has gone, and who leads them. Each looks with a driver of its own, straight
+ * What is left in the servers after every worker has gone, and which of them leads. Each looks with a driver of its own, straight
  * at the server.
  */
-import { Effect } from "effect"
+import { PgConnection } from "@effect/sql-pg"
+import { Effect, Redacted } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import { Etcd3 } from "etcd3"
 import { Redis } from "ioredis"
 import * as Mysql from "mysql2/promise"
 import { createRequire } from "node:module"
 import type { Credentials } from "../harness/MysqlServer.ts"
+import type { Postgres } from "../harness/PostgresServer.ts"
 import { ask } from "../harness/Probe.ts"
 import type { Server } from "../harness/Server.ts"
 
 type Look = (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>>
 
-/** What can not be looked at is left. */
+/** What cannot be looked at is left. */
 const orSay = <A>(look: () => Promise<A>): Effect.Effect<A, string> =>
   Effect.tryPromise({ try: look, catch: (cause) => `nothing could be seen: ${String(cause)}` })
 
@@ -55,7 +58,7 @@ export const redis = (servers: ReadonlyArray<Server>): Look => () =>
     (found) => found.flat()
   ))
 
-/** Channels that somebody listens to. */
+/** Channels with a subscriber. */
 export const redisWatched = (servers: ReadonlyArray<Server>): Effect.Effect<Record<string, number>> =>
   Effect.map(
     Effect.forEach(servers, (server) =>
@@ -132,6 +135,34 @@ export const mysql = (server: Server & Credentials): Look => (keys) =>
     return [...left, ...sessions.map(({ id, info }) => `session ${id} ${info ?? ""}`)]
   }))
 
+const withPostgres = <A>({ url }: Postgres, use: (client: PgConnection.PgConnection) => Effect.Effect<A, SqlError>) =>
+  Effect.scoped(Effect.flatMap(PgConnection.make({ url: Redacted.make(url) }), use)).pipe(
+    Effect.mapError((error) => `nothing could be seen: ${error.message}`)
+  )
+
+/** The row of a free key stays, and a mark for as long as it is needed. */
+export const postgres = (server: Postgres): Look => (keys) =>
+  said(withPostgres(server, (client) =>
+    Effect.map(
+      client.queryValues(
+        `select key from dlock.lease where owner is not null and expires_at > clock_timestamp() and key = any($1)
+        union all select 'waiter ' || owner from dlock.waiter where key = any($1) and alive_until > clock_timestamp()
+        union all select application_name from pg_stat_activity where application_name like 'dlock%'`,
+        [keys]
+      ),
+      (rows) => rows.map(([left]) => String(left))
+    )))
+
+export const postgresWatched = (server: Postgres): Effect.Effect<Record<string, number>> =>
+  withPostgres(
+    server,
+    (client) =>
+      client.queryValues("select count(*)::int from pg_stat_activity where application_name = 'dlock listener'")
+  ).pipe(
+    Effect.map(([row]) => ({ listeners: Number(row?.[0]) })),
+    Effect.orElseSucceed(() => ({}))
+  )
+
 interface ZooKeeperDriver {
   readonly connect: () => void
   readonly close: () => void
@@ -146,7 +177,7 @@ const { createClient }: {
   readonly createClient: (servers: string, options: object) => ZooKeeperDriver
 } = createRequire(import.meta.url)("node-zookeeper-client")
 
-/** Every lock node goes with its session. What is above them is removed by who is still there. */
+/** Every lock node goes with its session. What is above them is removed by the clients that remain. */
 export const zooKeeper = (servers: ReadonlyArray<Server>): Look => (keys) =>
   said(Effect.acquireUseRelease(
     Effect.sync(() => createClient(servers.map(({ addr }) => addr).join(","), { sessionTimeout: 5000 })),

@@ -13,7 +13,7 @@ const onRoads =
   (name: string, inject: (road: Proxy, world: World) => Effect.Effect<void>, millis: (world: World) => number): Draw =>
   (world) => {
     const { random, ways } = world
-    const scope = random.pick(["worker", "worker", "everybody", "server"])
+    const scope = random.pick(["worker", "worker", "all", "server"])
     const slot = scope === "worker" ? slotOf(world) : undefined
     const server = random.between(0, world.target.servers.length - 1)
     const roads = ways.flatMap((way, i) =>
@@ -92,7 +92,7 @@ export const strand = (way: Way, millis: number): Effect.Effect<void> => {
 
 export const stranded = "break connections, and deliver later what was sent on them"
 
-export const strandAnybody: Draw = (world) => {
+export const strandAny: Draw = (world) => {
   const slot = slotOf(world)
   return Effect.succeed({
     name: stranded,
@@ -112,7 +112,7 @@ const longestUntilAsked = 6000
 /** After this time connections are opened anew: what comes first on one can be read best. */
 const patience = 1500
 
-/** Of exactly one request, whoever asks first; answers whether somebody did. */
+/** Of exactly one request, the first of any worker; answers whether there was one. */
 export const dropReplyTo = (verb: Verb, { target, ways }: World): Effect.Effect<boolean> => {
   const isIt = asksOnlyFor(target.reads, verb)
   let taken = false

@@ -4,13 +4,16 @@
 import { Effect } from "effect"
 import { etcd, etcdDivided } from "../harness/EtcdServer.ts"
 import { mariadb, mysql } from "../harness/MysqlServer.ts"
+import { pgbouncer, type Postgres, postgres } from "../harness/PostgresServer.ts"
 import { redis, redisCluster, redisSentinel } from "../harness/RedisServer.ts"
 import { onFreePorts, type Server } from "../harness/Server.ts"
 import { zooKeeper } from "../harness/ZooKeeperServer.ts"
-import { dividedEnsemble } from "../zookeeper/divided.ts"
+import { pair } from "../postgres/pair.ts"
+import { dividedEnsemble } from "../zookeeper/support.ts"
 import type { Promises } from "./checks/Promises.ts"
+import * as Ledger from "./ledger.ts"
 import * as Residue from "./residue.ts"
-import { addrsOf, roadsOf, type Start, type Target } from "./Target.ts"
+import { addrsOf, roadsOf, type Start, type Target, type Way } from "./Target.ts"
 import * as Verbs from "./verbs.ts"
 
 const ttl = 2000
@@ -23,12 +26,13 @@ const base = {
   commandTimeout,
   goesWithConnection: false,
   prompt: 800,
-  fifo: true
+  fifo: true,
+  turn: 20
 } satisfies Promises
 
 const anyOf = (servers: ReadonlyArray<Server>): Target["victim"] => (choose) => Effect.sync(() => choose(servers))
 
-/** The leader as often as anybody. */
+/** The leader as often as any other. */
 const leaderOrAny =
   (servers: ReadonlyArray<Server>, leads: (server: Server) => Effect.Effect<boolean>): Target["victim"] => (choose) =>
     Effect.gen(function*() {
@@ -51,6 +55,7 @@ const memory: Start = Effect.succeed({
   reads: () => [],
   victim: () => Effect.succeed(undefined),
   connection: () => ({ kind: "memory" }),
+  passes: true,
   forgets: {},
   settles: 0,
   wipes: false,
@@ -70,6 +75,7 @@ const redisSingle: Start = Effect.gen(function*() {
     reads: Verbs.redis,
     victim: anyOf(servers),
     connection: (way) => ({ kind: "redis", addr: first(addrsOf(way)) }),
+    passes: true,
     forgets: {},
     settles: 0,
     wipes: true,
@@ -86,6 +92,7 @@ const cluster: Start = Effect.gen(function*() {
     reads: Verbs.redis,
     victim: anyOf(nodes),
     connection: (way) => ({ kind: "redis-cluster", addrs: addrsOf(way), roads: roadsOf(nodes, way) }),
+    passes: true,
     forgets: {},
     // The others take it for dead after two seconds, and notice that it is back.
     settles: 4000,
@@ -109,6 +116,7 @@ const sentinel: Start = Effect.gen(function*() {
       masterName,
       roads: roadsOf(all, way)
     }),
+    passes: true,
     forgets: { pause: "always", kill: "always" },
     // An old master is found, and told that it is none any more.
     settles: 12_000,
@@ -126,6 +134,7 @@ const redlock: Start = Effect.gen(function*() {
     reads: Verbs.redis,
     victim: anyOf(servers),
     connection: (way) => ({ kind: "redlock", nodes: addrsOf(way) }),
+    passes: true,
     forgets: {},
     settles: 0,
     wipes: false,
@@ -144,6 +153,7 @@ const etcdTarget = (servers: ReadonlyArray<Server>, isolation?: Target["isolatio
   reads: Verbs.etcd,
   victim: leaderOrAny(servers, Residue.leadsEtcd),
   connection: (way) => ({ kind: "etcd", endpoints: addrsOf(way) }),
+  passes: true,
   forgets: {},
   settles: servers.length === 1 ? ttl : ttl + 2000,
   wipes: false,
@@ -164,12 +174,72 @@ const mysqlTarget = (server: Effect.Success<ReturnType<typeof mariadb>>): Target
     password: server.password,
     database: server.database
   }),
+  passes: true,
   // The locks die with the process; whose connection is open hears of it.
   forgets: { kill: "unheard" },
   settles: 0,
   wipes: false,
   watched: Effect.succeed({}),
   residue: Residue.mysql(server)
+})
+
+/** The same url over the first of the roads. */
+const at = (url: string, way: Way): string => {
+  const changed = new URL(url)
+  changed.host = first(addrsOf(way))
+  return changed.href
+}
+
+const postgresTarget = (server: Postgres): Target => ({
+  promises: { ...base, deadWaiter: 2000 },
+  servers: [server],
+  reads: Verbs.postgres,
+  passes: true,
+  victim: anyOf([server]),
+  connection: (way) => ({ kind: "postgres", url: at(server.url, way) }),
+  forgets: {},
+  settles: 0,
+  wipes: false,
+  watched: Residue.postgresWatched(server),
+  residue: Residue.postgres(server)
+})
+
+/** A standby is promoted when the primary dies. An asynchronous one may not have heard of the last locks. */
+const promoted = (isSynchronous: boolean): Start =>
+  Effect.map(pair({ isSynchronous }), ({ front }) => ({
+    ...postgresTarget(front),
+    forgets: isSynchronous ? {} : { kill: "always" }
+  }))
+
+/** In transaction mode. No message gets through: a waiter looks every 0.6 s, and as long again may be spent on a dead one. */
+const bounced: Start = Effect.gen(function*() {
+  const server = yield* postgres({})
+  const front = yield* pgbouncer(server)
+  const target = postgresTarget(front)
+  const servers = [front, server]
+  return {
+    ...target,
+    promises: { ...target.promises, prompt: 1500 },
+    servers,
+    victim: anyOf(servers),
+    watched: Effect.succeed({}),
+    // The pooler keeps its own sessions, which bear the name of whom they last served.
+    residue: (keys) =>
+      Effect.map(Residue.postgres(server)(keys), (left) => left.filter((name) => !name.startsWith("dlock ")))
+  } satisfies Target
+})
+
+/** Its workers write in fenced transactions as well. */
+const fenced: Start = Effect.gen(function*() {
+  const server = yield* postgres({})
+  const { url } = server
+  yield* Effect.orDie(Ledger.create(url))
+  const target = postgresTarget(server)
+  return {
+    ...target,
+    connection: (way) => ({ kind: "postgres", url: at(url, way), ledger: url }),
+    ledger: Ledger.read(url)
+  } satisfies Target
 })
 
 const zooKeeperTarget = (servers: ReadonlyArray<Server>, isolation?: Target["isolation"]): Target => ({
@@ -180,6 +250,7 @@ const zooKeeperTarget = (servers: ReadonlyArray<Server>, isolation?: Target["iso
   reads: Verbs.zooKeeper,
   victim: leaderOrAny(servers, Residue.leadsZooKeeper),
   connection: (way) => ({ kind: "zookeeper", servers: addrsOf(way), sessionTimeout: ttl }),
+  passes: true,
   forgets: {},
   settles: servers.length === 1 ? ttl : ttl + 3000,
   wipes: false,
@@ -198,6 +269,11 @@ export const targets = {
   "etcd-cluster": Effect.map(etcdDivided, ({ nodes, ...isolation }) => etcdTarget(nodes, isolation)),
   mariadb: Effect.map(mariadb(), mysqlTarget),
   mysql: Effect.map(mysql(), mysqlTarget),
+  postgres: Effect.map(postgres({}), postgresTarget),
+  "postgres-fenced": fenced,
+  "postgres-synchronous": promoted(true),
+  "postgres-asynchronous": promoted(false),
+  "postgres-pgbouncer": bounced,
   zookeeper: Effect.map(zooKeeper({}), (server) => zooKeeperTarget([server])),
   "zookeeper-ensemble": Effect.map(
     onFreePorts(dividedEnsemble),

@@ -2,9 +2,9 @@
  * The verbs are read from bytes as the drivers send them.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Sql from "../../packages/mysql/src/internal/MysqlSql.ts"
-import * as RedisScripts from "../../packages/redis/src/internal/RedisScripts.ts"
-import { asksOnlyFor, etcd, mysql, redis, zooKeeper } from "./verbs.ts"
+import * as Sql from "../../packages/mysql/src/internal/requests.ts"
+import * as RedisScripts from "../../packages/redis/src/internal/scripts.ts"
+import { asksOnlyFor, etcd, mysql, postgres, redis, zooKeeper } from "./verbs.ts"
 
 const scripts = RedisScripts.make(true)
 
@@ -33,7 +33,39 @@ const operation = (number: number) => [0x12, key.length + 4, number * 8 + 2, key
 const compare = [0x0a, key.length + 2, 0x1a, key.length, ...key]
 const leaseId = [0x08, 0x9a, 0xb3, 0xc4, 0xd5, 0xe6, 0xf7, 0x98, 0xa9, 0x35]
 
+/** A message of PostgreSQL: its type, its length, what is in it. */
+const postgresMessage = (type: string, body: string): Buffer => {
+  const length = Buffer.alloc(4)
+  length.writeInt32BE(body.length + 4)
+  return Buffer.concat([Buffer.from(type), length, Buffer.from(body, "latin1")])
+}
+
+/** One format for all parameters, and as many of these, each NULL. */
+const bind = (parameters: number): Buffer =>
+  postgresMessage(
+    "B",
+    `\0name\0\0\x01\0\x01\0${String.fromCharCode(parameters)}${"\xff\xff\xff\xff".repeat(parameters)}\0\0`
+  )
+
 describe("verbs", () => {
+  it("of PostgreSQL", () => {
+    const sync = postgresMessage("S", "")
+    const execute = postgresMessage("E", "\0\0\0\0\0")
+    const all = [
+      bind(3),
+      execute,
+      sync,
+      postgresMessage("P", "name\0select\0\0\0"),
+      bind(8),
+      execute,
+      sync,
+      bind(4),
+      bind(1)
+    ]
+    assert.deepStrictEqual(postgres(Buffer.concat(all)), ["release", "acquire", "renew"])
+    assert.deepStrictEqual(postgres(Buffer.from("\0\0\0\x08\x04\xd2\x16\x2f", "latin1")), [])
+  })
+
   it("of Redis", () => {
     const text = evalsha(scripts.release.sha1) + evalsha(scripts.acquire.sha1) + evalsha(scripts.renew.sha1)
     assert.deepStrictEqual(redis(Buffer.from(text)), ["release", "acquire", "renew"])
@@ -41,12 +73,15 @@ describe("verbs", () => {
   })
 
   it("of MySQL", () => {
-    assert.deepStrictEqual(mysql(query(Sql.take("k", Sql.uuidToken))), ["acquire"])
-    assert.deepStrictEqual(mysql(query(Sql.wait("k", Sql.uuidToken))), ["acquire"])
-    assert.deepStrictEqual(mysql(query(Sql.session, Sql.owns("k"), Sql.owns("l"))), ["renew"])
+    assert.deepStrictEqual(mysql(query(Sql.take("k", () => Sql.uuidTokens(0)))), ["acquire"])
+    assert.deepStrictEqual(mysql(query(Sql.wait("k", Sql.uuidTokens(63)))), ["acquire"])
+    assert.deepStrictEqual(mysql(query(Sql.state([]), Sql.owns("k"), Sql.owns("l"))), ["renew"])
     assert.deepStrictEqual(mysql(query(Sql.release("k"))), ["release"])
-    assert.deepStrictEqual(mysql(query(Sql.release("k"), Sql.take("k", Sql.uuidToken))), ["release", "acquire"])
-    assert.deepStrictEqual(mysql(query(Sql.version)), [])
+    assert.deepStrictEqual(mysql(query(Sql.release("k"), Sql.take("k", () => Sql.uuidTokens(0)))), [
+      "release",
+      "acquire"
+    ])
+    assert.deepStrictEqual(mysql(query(Sql.uptime)), [])
   })
 
   it("of etcd", () => {

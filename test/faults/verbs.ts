@@ -1,8 +1,8 @@
 /**
  * Which verb of the lock a client asks for, read from what it sends.
  */
-import * as RedisScripts from "../../packages/redis/src/internal/RedisScripts.ts"
-import * as RedlockScripts from "../../packages/redis/src/internal/RedlockScripts.ts"
+import * as RedlockScripts from "../../packages/redis/src/internal/redlock/scripts.ts"
+import * as RedisScripts from "../../packages/redis/src/internal/scripts.ts"
 
 /** A verb of the backend contract. */
 export type Verb = "acquire" | "renew" | "release"
@@ -37,7 +37,7 @@ export const redis: Reader = (bytes) =>
 const mysqlCommands = { query: 3 } as const
 
 /**
- * A statement as text; one that only looks who has some locks is a renewal of them all. What a connection asks for again
+ * A statement as text; one that only looks which session has some locks is a renewal of them all. What a connection asks for again
  * is a prepared statement, which says nothing of what it does.
  */
 export const mysql: Reader = (bytes) => {
@@ -46,6 +46,25 @@ export const mysql: Reader = (bytes) => {
   const asked = text.match(/GET_LOCK\(|RELEASE_LOCK\(/g) ?? []
   if (asked.length === 0) return text.includes("<=> CONNECTION_ID()") ? ["renew"] : []
   return asked.map((name): Verb => name.startsWith("G") ? "acquire" : "release")
+}
+
+/** By how many parameters its function takes; a prepared statement has no other name here. */
+const postgresVerbs: ReadonlyMap<number, Verb> = new Map([[8, "acquire"], [4, "renew"], [3, "release"]])
+
+/** Messages, each behind its type and its length; `Bind` has the names of a portal and of a statement, formats, and values. */
+export const postgres: Reader = (bytes) => {
+  const verbs: Array<Verb> = []
+  for (let at = 0; at + 5 <= bytes.length; at += 1 + bytes.readUInt32BE(at + 1)) {
+    if (bytes[at] === 0) break
+    if (bytes.toString("latin1", at, at + 1) !== "B") continue
+    const statement = bytes.indexOf(0, at + 5) + 1
+    const formats = bytes.indexOf(0, statement) + 1
+    if (formats + 2 > bytes.length) break
+    const values = formats + 2 + 2 * bytes.readUInt16BE(formats)
+    const verb = values + 2 > bytes.length ? undefined : postgresVerbs.get(bytes.readUInt16BE(values))
+    if (verb !== undefined) verbs.push(verb)
+  }
+  return verbs
 }
 
 const zooKeeperTypes = { create: 1, delete: 2 } as const

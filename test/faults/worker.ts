@@ -2,12 +2,14 @@
  * A worker: a process that takes locks as any program does, writes down what it does, and now and then blocks, stops or
  * kills itself as it is told.
  */
-import { type Lease, Lock, type LockError } from "@dlock/core"
+import { Leader, type Lease, Lock, type LockError, withPermit } from "@dlock/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Cause, Effect, Exit, Layer, Logger, Option, Schedule } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import * as Fs from "node:fs"
 import { layer } from "./connect.ts"
-import type { Entry, Result } from "./History.ts"
+import type { Entry, Result, Role } from "./History.ts"
+import { Ledger } from "./ledger.ts"
 import { now, watchStalls } from "./Monotonic.ts"
 import * as Random from "./Random.ts"
 import { type Ask, type Moment, type Order, type Spec, variable } from "./Spec.ts"
@@ -26,7 +28,7 @@ const write = (entry: Entry): void => void Fs.writeSync(log, `${JSON.stringify(e
 let ambush: Exclude<Order, { readonly do: "quit" | "answer" }> | undefined
 let quitting = false
 const answers = new Map<number, (taken: boolean) => void>()
-/** Who waits for a key, and since when. */
+/** The attempts that wait for a key, and since when. */
 const waiting = new Map<number, number>()
 
 process.on("message", (order: Order) => {
@@ -74,7 +76,7 @@ watchStalls(
 const width = 16
 
 /** A number in a file; a write is whole or was not. */
-const counters = new Map([...spec.keys, spec.longKey, spec.rareKey].map((key) => {
+const counters = new Map([...spec.keys, spec.longKey, spec.rareKey, spec.leaderKey].map((key) => {
   const file = Fs.openSync(`${spec.counters}/${encodeURIComponent(key)}`, Fs.constants.O_RDWR | Fs.constants.O_CREAT)
   return [key, {
     read: () => {
@@ -93,29 +95,57 @@ const register = (ask: Ask): Effect.Effect<boolean> =>
     return Effect.sync(() => answers.delete(ask.a))
   })
 
-const section = (a: number, key: string, work: number) => (lease: Lease): Effect.Effect<void> =>
-  Effect.gen(function*() {
+/** Counts in a file, and writes the register: nothing but the lock protects either. */
+const count = Effect.fnUntraced(function*(a: number, { fencingToken, key }: Lease, millis: () => number) {
+  const counter = counters.get(key)
+  const n = counter?.read() ?? 0
+  write({ e: "read", t: now(), a, n })
+  yield* Effect.sleep(millis())
+  write({ e: "wrote", t: now(), a, n: n + 1 })
+  counter?.write(n + 1)
+  const taken = yield* register({ a, key, token: String(fencingToken) })
+  if (!taken) write({ e: "refused", t: now(), a })
+})
+
+const isPermit = (lease: Lease): lease is Lock.Permit => "permit" in lease
+
+/** What is only for the ledger comes after the end of the belief: there a fence protects. */
+const section = (a: number, work: number) => (lease: Lease) =>
+  Effect.suspend(() => {
+    let hasLeft = false
+    const leave = <A, E>(self: Effect.Effect<A, E>) =>
+      Effect.onExit(self, (exit) =>
+        Effect.sync(() => {
+          if (!hasLeft) write({ e: "left", t: now(), a, how: Exit.isSuccess(exit) ? "done" : "interrupted" })
+          hasLeft = true
+        }))
     waiting.delete(a)
-    write({ e: "held", t: now(), a, token: String(lease.fencingToken) })
-    const counter = counters.get(key)
-    const n = counter?.read() ?? 0
-    write({ e: "read", t: now(), a, n })
-    yield* Effect.sleep(work + spring("holding"))
-    write({ e: "wrote", t: now(), a, n: n + 1 })
-    counter?.write(n + 1)
-    const taken = yield* register({ a, key, token: String(lease.fencingToken) })
-    if (!taken) write({ e: "refused", t: now(), a })
-  }).pipe(
-    Effect.onExit((exit) =>
-      Effect.sync(() => write({ e: "left", t: now(), a, how: Exit.isSuccess(exit) ? "done" : "interrupted" }))
-    )
-  )
+    if (isPermit(lease)) return leave(permitSection(a, work, lease))
+    write({ e: "held", t: now(), a, token: String(lease.fencingToken), owner: lease.owner })
+    return Effect.flatMap(Ledger, ({ enter, isFenced }) =>
+      leave(enter({
+        lease,
+        section: leave(count(a, lease, () => work + (isFenced && random.chance(0.5) ? 0 : spring("holding")))),
+        // Without a pause, if there is none to make: a process that was frozen here goes on before it looks at its clock.
+        beforeFence: Effect.suspend(() => {
+          const more = spring("holding")
+          return more > 0 ? Effect.sleep(more) : Effect.void
+        })
+      })))
+  })
+
+/** Several use permits at once, so nothing is counted. */
+const permitSection = (a: number, work: number, { fencingToken, owner, permit }: Lock.Permit): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    write({ e: "held", t: now(), a, token: String(fencingToken), owner, permit })
+    return Effect.sleep(work + spring("holding"))
+  })
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Attempts
 // ---------------------------------------------------------------------------------------------------------------------
 
-const resultOf = (exit: Exit.Exit<Option.Option<void>, LockError>): { result: Result, detail?: string } => {
+const resultOf = (exit: Exit.Exit<Option.Option<void>, LockError | SqlError>): { result: Result, detail?: string } => {
   if (Exit.isSuccess(exit)) return { result: Option.isNone(exit.value) ? "interrupted" : "released" }
   if (Cause.hasInterruptsOnly(exit.cause)) return { result: "interrupted" }
   const error = Cause.findErrorOption(exit.cause)
@@ -127,6 +157,7 @@ const resultOf = (exit: Exit.Exit<Option.Option<void>, LockError>): { result: Re
       return { result: "timeout", detail: error.value.reason }
     case "LockBackendError":
       return { result: "error", detail: error.value.message }
+    case "SqlError":
     case "InvalidLockRequest":
       return { result: "error", detail: error.value.message }
   }
@@ -134,23 +165,64 @@ const resultOf = (exit: Exit.Exit<Option.Option<void>, LockError>): { result: Re
 
 let attempts = 0
 
-const attempt = Effect.fnUntraced(function*(lock: Lock["Service"], layer: number, key: string, work: number) {
+const begin = (key: string, layer: number, role?: Role, permits?: number): number => {
   const a = ++attempts
-  const timeout = random.chance(0.08) ? random.between(20, 400) : undefined
-  const patience = random.chance(0.08) ? random.between(1, 300) : undefined
   const asked = now()
-  write({ e: "asked", t: asked, a, key, layer })
+  write({ e: "asked", t: asked, a, key, layer, role, permits })
   waiting.set(a, asked)
-  const held = Effect.asSome(lock.withLock(key, section(a, key, work), { ttl: spec.ttl, timeout }))
+  return a
+}
+
+/** Asks, now and then not for long, and writes down what came of the attempt, which is the one that is current then. */
+const conclude = Effect.fnUntraced(function*(held: Effect.Effect<void, LockError | SqlError>, current: () => number) {
+  const patience = random.chance(0.08) ? random.between(1, 300) : undefined
+  const some = Effect.asSome(held)
   const exit = yield* Effect.exit(
-    patience === undefined ? held : Effect.raceFirst(held, Effect.as(Effect.sleep(patience), Option.none<void>()))
+    patience === undefined ? some : Effect.raceFirst(some, Effect.as(Effect.sleep(patience), Option.none<void>()))
   )
-  waiting.delete(a)
+  waiting.delete(current())
   const outcome = resultOf(exit)
-  write({ e: "ended", t: now(), a, ...outcome })
+  write({ e: "ended", t: now(), a: current(), ...outcome })
   // An error is told at once, and would else be asked for again as fast as the machine can.
   if (outcome.result === "error") yield* Effect.sleep(random.between(20, 120))
 })
+
+const timeout = () => random.chance(0.08) ? random.between(20, 400) : undefined
+
+const attempt = (lock: Lock["Service"], layer: number, key: string, work: number) =>
+  Effect.suspend(() => {
+    const a = begin(key, layer)
+    return conclude(lock.withLock(key, section(a, work), { ttl: spec.ttl, timeout: timeout() }), () => a)
+  })
+
+/** Mostly one permit, now and then several or all. */
+const usePermits = (lock: Lock["Service"], layer: number, work: number) =>
+  Effect.suspend(() => {
+    const { limit, permitsKey, ttl } = spec
+    const permits = random.chance(0.7) ? 1 : random.between(1, limit)
+    const a = begin(permitsKey, layer, "permits", permits)
+    const used = withPermit(permitsKey, { limit, permits }, section(a, work), { ttl, timeout: timeout() })
+    return conclude(Effect.provideService(used, Lock, lock), () => a)
+  })
+
+/** An election; each term is an attempt of its own. A leader is not told of a loss, but is interrupted. */
+const lead = (lock: Lock["Service"], layer: number, work: number) =>
+  Effect.suspend(() => {
+    const { leaderKey, ttl } = spec
+    let a = begin(leaderKey, layer, "leader")
+    const term = (lease: Lease) =>
+      Effect.onInterrupt(Effect.suspend(() => section(a, work)(lease)), () =>
+        Effect.sync(() => {
+          write({ e: "ended", t: now(), a, result: "lost" })
+          a = begin(leaderKey, layer, "leader")
+        }))
+    return conclude(Effect.provideService(Leader.run(leaderKey, term, { ttl }), Lock, lock), () => a)
+  })
+
+/** Half of the sections are short, so that a hold passes from one to the next within a turn. */
+const sectionMillis = () => random.chance(0.5) ? random.between(0, 4) : random.between(5, 50)
+
+const permitFibers = 2
 
 /** One attempt after the other, each with the pause after it. */
 const fibers = (lock: Lock["Service"], layer: number): ReadonlyArray<Effect.Effect<void>> => [
@@ -160,12 +232,18 @@ const fibers = (lock: Lock["Service"], layer: number): ReadonlyArray<Effect.Effe
   Effect.suspend(() =>
     attempt(lock, layer, spec.rareKey, random.between(1, 10)).pipe(Effect.delay(random.between(20, 400)))
   ),
+  Effect.suspend(() => lead(lock, layer, random.between(5, spec.ttl * 0.5)).pipe(Effect.delay(random.between(1, 200)))),
+  ...Array.from(
+    { length: permitFibers },
+    () =>
+      Effect.suspend(() => usePermits(lock, layer, random.chance(0.1) ? spec.ttl * 0.6 : sectionMillis())).pipe(
+        Effect.delay(5)
+      )
+  ),
   ...Array.from(
     { length: spec.fibers },
     () =>
-      Effect.suspend(() =>
-        attempt(lock, layer, random.pick(spec.keys) ?? "", random.between(1, 50)).pipe(Effect.delay(1))
-      )
+      Effect.suspend(() => attempt(lock, layer, random.pick(spec.keys) ?? "", sectionMillis()).pipe(Effect.delay(1)))
   )
 ]
 

@@ -20,7 +20,7 @@ export interface Entry {
   readonly docker?: { readonly image: string, readonly wrap: Wrap } | undefined
   /** The distribution's packages, installed by root. */
   readonly install?: ReadonlyArray<string> | undefined
-  /** A newer package of Debian, unpacked into the cache; the machine stays as it is. */
+  /** A newer package of Debian, or `package/suite`, unpacked into the cache; the machine stays as it is. */
   readonly unpack?: string | undefined
   /** Without it the tests fail; without the others their tests are skipped, and the run says so. */
   readonly required: boolean
@@ -44,6 +44,21 @@ const programs = (...names: ReadonlyArray<string>) => (): Wrap | undefined => {
   const paths = new Map(names.map((name) => [name, executable(name)]))
   if ([...paths.values()].includes(undefined)) return undefined
   return ([program = "", ...rest]) => [paths.get(program) ?? program, ...rest]
+}
+
+/** PostgreSQL's programs, from the folder of the newest version where Debian keeps them off the PATH. */
+const postgresPrograms = (): Wrap | undefined => {
+  const all = "/usr/lib/postgresql"
+  const [newest] = Fs.existsSync(all) ? Fs.readdirSync(all).toSorted((a, b) => Number(b) - Number(a)) : []
+  const found = newest === undefined ? [] : [`${all}/${newest}/bin`]
+  const paths = new Map(
+    ["initdb", "pg_basebackup", "postgres"].map((name) => [
+      name,
+      found.map((directory) => Path.join(directory, name)).find((file) => Fs.existsSync(file)) ?? executable(name)
+    ])
+  )
+  if ([...paths.values()].includes(undefined)) return undefined
+  return (command) => command.map((word) => paths.get(word) ?? word)
 }
 
 /** A program of the PATH whose `--version` is the right one. */
@@ -126,6 +141,26 @@ export const catalog = {
     install: ["redis-server"],
     required: true
   },
+  "redis-8": {
+    title: "Redis 8",
+    local: either(
+      programOfVersion("redis-server", /v=8\./),
+      unpacked("redis-8", "usr/bin/redis-server")
+    ),
+    docker: { image: "redis:8", wrap: asIs },
+    unpack: "redis-server/experimental",
+    required: false
+  },
+  "valkey-9": {
+    title: "Valkey 9",
+    local: either(
+      programOfVersion("valkey-server", /v=9\./),
+      unpacked("valkey-9", "usr/bin/valkey-server")
+    ),
+    docker: { image: "valkey/valkey:9", wrap: ([_redis, ...rest]) => ["valkey-server", ...rest] },
+    unpack: "valkey-server",
+    required: false
+  },
   etcd: {
     title: "etcd",
     variable: "DLOCK_TEST_ETCD",
@@ -183,6 +218,20 @@ export const catalog = {
     ),
     docker: { image: "mysql:9", wrap: asIs },
     unpack: "mysql-server-core",
+    required: false
+  },
+  postgres: {
+    title: "PostgreSQL",
+    variable: "DLOCK_TEST_POSTGRES",
+    local: postgresPrograms,
+    docker: { image: "postgres:15", wrap: asIs },
+    install: ["postgresql"],
+    required: true
+  },
+  pgbouncer: {
+    title: "PgBouncer",
+    local: programs("pgbouncer"),
+    install: ["pgbouncer"],
     required: false
   },
   zookeeper: {

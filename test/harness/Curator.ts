@@ -24,7 +24,7 @@ const startLimit = "30 seconds"
 
 const failed = (problem: string) => new HarnessError({ server: "curator", problem })
 
-/** Splits what a connection says into lines, and gives each to whoever waits for it. */
+/** Splits what a connection says into lines, and gives each to the caller that waits for it. */
 const makeConversation = (socket: Net.Socket) => {
   const lines: Array<string> = []
   const readers: Array<(line: string) => void> = []

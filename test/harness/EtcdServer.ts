@@ -14,6 +14,8 @@ import * as Server from "./Server.ts"
 export interface Options {
   /** Default: the distribution's. */
   readonly version?: "3.4" | "3.5" | undefined
+  /** More URLs for clients. Default: none. */
+  readonly listen?: ReadonlyArray<string> | undefined
   /** More arguments of `etcd`. */
   readonly args?: ReadonlyArray<string> | undefined
 }
@@ -42,7 +44,7 @@ const makeNode = (program: Program.Program, me: Member, all: ReadonlyArray<Membe
       "etcd",
       `--name=${me.name}`,
       `--data-dir=${folder}/data`,
-      `--listen-client-urls=http://${bind}:${me.client}`,
+      `--listen-client-urls=${[`http://${bind}:${me.client}`, ...options.listen ?? []].join(",")}`,
       `--advertise-client-urls=http://${host}:${me.client}`,
       `--listen-peer-urls=http://${bind}:${me.peer}`,
       `--initial-advertise-peer-urls=http://${host}:${me.gate}`,

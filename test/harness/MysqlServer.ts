@@ -11,7 +11,7 @@ import { ask } from "./Probe.ts"
 import * as Program from "./Program.ts"
 import * as Server from "./Server.ts"
 
-/** Who may log in, and the database that is there. */
+/** The user that may log in, and the database that is there. */
 export interface Credentials {
   readonly username: string
   readonly password: string
@@ -32,6 +32,7 @@ const asRoot = process.getuid?.() === 0 ? ["--user=root"] : []
 
 const settings = (folder: string, bind: string, port: number): ReadonlyArray<string> => [
   `--datadir=${folder}/data`,
+  `--tmpdir=${folder}`,
   `--bind-address=${bind}`,
   `--port=${port}`,
   `--socket=${folder}/socket`,
@@ -53,7 +54,7 @@ const copy = (from: string, to: string) =>
 
 /**
  * Fills the data folder. MySQL takes seconds for it: a fresh folder is kept beside an unpacked package, to be copied by
- * all who come after.
+ * all that come after.
  */
 const initialise = Effect.fnUntraced(function*(
   { home, ...program }: Program.Program,
@@ -72,7 +73,7 @@ const initialise = Effect.fnUntraced(function*(
       Fs.rmSync(`${copied}/auto.cnf`, { force: true })
       Fs.renameSync(copied, kept)
     })),
-    // Somebody else was first, or the cache is not ours to write to.
+    // Another process was first, or the cache is not ours to write to.
     Effect.catchCause(() => Effect.promise(() => Fs.promises.rm(copied, { recursive: true, force: true })))
   )
 })
@@ -100,10 +101,11 @@ const make = Effect.fnUntraced(function*(
 
 const withCredentials = (
   variable: string,
-  make: Effect.Effect<Server.Server, HarnessError, Scope.Scope>
+  make: Effect.Effect<Server.Server, HarnessError, Scope.Scope>,
+  args: ReadonlyArray<string>
 ): Effect.Effect<Server.Server & Credentials, HarnessError, Scope.Scope> =>
   Effect.suspend(() => {
-    const given = Server.given(variable)
+    const given = args.length === 0 ? Server.given(variable) : undefined
     return Effect.map(
       given === undefined ? Server.onFreePorts(make) : Effect.succeed(given),
       (server) => ({ ...server, ...credentials })
@@ -111,9 +113,12 @@ const withCredentials = (
   })
 
 /**
- * A MariaDB server. `DLOCK_TEST_MARIADB` is used if it is set; it must know the credentials.
+ * A MariaDB server, with more arguments. `DLOCK_TEST_MARIADB` is used if it is set and there are none; it must know the
+ * credentials.
  */
-export const mariadb = (): Effect.Effect<Server.Server & Credentials, HarnessError, Scope.Scope> =>
+export const mariadb = (
+  args: ReadonlyArray<string> = []
+): Effect.Effect<Server.Server & Credentials, HarnessError, Scope.Scope> =>
   withCredentials(
     "DLOCK_TEST_MARIADB",
     make(
@@ -122,21 +127,26 @@ export const mariadb = (): Effect.Effect<Server.Server & Credentials, HarnessErr
         "mariadb-install-db",
         "--no-defaults",
         `--datadir=${folder}/data`,
+        // A server that starts removes the temporary tables that it finds, those of another one too.
+        `--tmpdir=${folder}`,
         "--auth-root-authentication-method=normal",
         "--skip-test-db",
         ...asRoot
       ],
-      (folder, bind, port) => ["mariadbd", "--no-defaults", ...settings(folder, bind, port)]
-    )
+      (folder, bind, port) => ["mariadbd", "--no-defaults", ...settings(folder, bind, port), ...args]
+    ),
+    args
   )
 
 const redoLog = "--innodb-redo-log-capacity=16M"
 
 /**
- * A real MySQL server. `DLOCK_TEST_MYSQL` is used if it is set; it must know the credentials. Tests of it ask
- * `Program.available("mysql")` first.
+ * A real MySQL server, with more arguments. `DLOCK_TEST_MYSQL` is used if it is set and there are none; it must know the
+ * credentials. Tests of it ask `Program.available("mysql")` first.
  */
-export const mysql = (): Effect.Effect<Server.Server & Credentials, HarnessError, Scope.Scope> =>
+export const mysql = (
+  args: ReadonlyArray<string> = []
+): Effect.Effect<Server.Server & Credentials, HarnessError, Scope.Scope> =>
   withCredentials(
     "DLOCK_TEST_MYSQL",
     make(
@@ -157,7 +167,9 @@ export const mysql = (): Effect.Effect<Server.Server & Credentials, HarnessError
         "--mysqlx=OFF",
         "--secure-file-priv=NULL",
         "--skip-log-bin",
-        redoLog
+        redoLog,
+        ...args
       ]
-    )
+    ),
+    args
   )

@@ -1,7 +1,7 @@
 /**
  * Free ports of 127.0.0.1.
  *
- * A port is held by a UDP socket of the same number for as long as its scope is open: servers use TCP only, so nobody
+ * A port is held by a UDP socket of the same number for as long as its scope is open: servers use TCP only, so no server
  * is disturbed, no two test processes choose the same port, a server that is down keeps its port, and the kernel gives
  * everything back when the test process dies.
  *

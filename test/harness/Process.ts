@@ -61,7 +61,7 @@ export const rootFolder = (): string => {
   return root
 }
 
-/** Makes a fresh folder; whoever makes it removes it, or else the reaper does. */
+/** Makes a fresh folder; the caller removes it, or else the reaper does. */
 export const makeFolder = (server: string): Effect.Effect<string, HarnessError> =>
   Effect.try({
     try: () => Fs.mkdtempSync(Path.join(rootFolder(), `${server}-`)),
@@ -99,7 +99,7 @@ export const launch = (
       stdio: "ignore"
     })
     child.once("error", (cause) =>
-      resume(Effect.fail(new HarnessError({ server, problem: `can not start ${command[0]}: ${cause.message}` }))))
+      resume(Effect.fail(new HarnessError({ server, problem: `cannot start ${command[0]}: ${cause.message}` }))))
     child.once("spawn", () =>
       resume(Effect.succeed(fromChild(folder, child))))
   }))

@@ -68,7 +68,7 @@ const locate = (kind: Kind): Program | undefined => {
 /** Forgets what was found, after something was brought in. */
 export const lookAgain = (): void => found.clear()
 
-/** Why tests of this kind can not run, or undefined if they can. */
+/** Why tests of this kind cannot run, or undefined if they can. */
 export const problem = (kind: Kind): string | undefined => {
   const { variable }: Entry = catalog[kind]
   if (variable !== undefined && addressIn(variable) !== undefined) return undefined

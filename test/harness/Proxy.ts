@@ -55,6 +55,8 @@ export interface Proxy {
   readonly strand: Effect.Effect<void>
   /** How many connections clients have open. */
   readonly connections: Effect.Effect<number>
+  /** How many pieces clients have sent so far. What a client writes at once arrives as one piece, if it is short. */
+  readonly pieces: Effect.Effect<number>
 }
 
 type Event =
@@ -139,6 +141,7 @@ export const proxy = Effect.fnUntraced(function*(
   const toClient: Road = { mode: "pass" }
   let delayMillis = 0
   let swallowReply = false
+  let pieces = 0
   const wanted = new Set<Wanted>()
   const links = new Set<Link>()
   const clients = new Set<Net.Socket>()
@@ -209,6 +212,7 @@ export const proxy = Effect.fnUntraced(function*(
       ...up,
       push: (event) => {
         if (event._tag === "bytes") {
+          pieces++
           if (answered) doomed = [...wanted].find(({ isIt }) => isIt(event.bytes))
           answered = false
         }
@@ -293,6 +297,7 @@ export const proxy = Effect.fnUntraced(function*(
     strand: Effect.sync(() => {
       for (const link of links) link.strand()
     }),
-    connections: Effect.sync(() => clients.size)
+    connections: Effect.sync(() => clients.size),
+    pieces: Effect.sync(() => pieces)
   }
 })

@@ -10,8 +10,13 @@ import { ask } from "./Probe.ts"
 import * as Program from "./Program.ts"
 import * as Server from "./Server.ts"
 
+/** Which server: the distribution's Redis, or a newer one. */
+export type Kind = "redis" | "redis-8" | "valkey-9"
+
 /** Of a Redis server. */
 export interface Options {
+  /** Default: the distribution's Redis. */
+  readonly kind?: Kind | undefined
   /** More arguments of `redis-server`; they win over the harness's. */
   readonly args?: ReadonlyArray<string> | undefined
   readonly password?: string | undefined
@@ -33,10 +38,10 @@ interface Node extends Options {
   readonly inGroup: boolean
 }
 
-const makeNode = Effect.fnUntraced(function*({ args = [], inGroup, name, password, port }: Node) {
+const makeNode = Effect.fnUntraced(function*({ args = [], inGroup, kind = "redis", name, password, port }: Node) {
   return yield* Server.make({
     name,
-    program: yield* Program.find("redis"),
+    program: yield* Program.find(kind),
     ports: [port],
     inGroup,
     command: (folder, bind) => [
@@ -84,15 +89,15 @@ const clusterArgs = [
 
 const replicationIsUp = (port: number) => ask({ host, port }, command("INFO", "replication"), /master_link_status:up/)
 
-/** Says it until it is so: a repetition of what has been done already counts as done. */
+/** Repeats a command until it has taken effect; an answer that it was done before counts. */
 const tell = (port: number, expected: RegExp, ...words: ReadonlyArray<string>) =>
   Server.untilAnswered("redis-cluster", ask({ host, port }, command("CLUSTER", ...words), expected))
 
-const makeCluster = Effect.fnUntraced(function*(masters: number, replicasOfEach: number) {
+const makeCluster = Effect.fnUntraced(function*(masters: number, replicasOfEach: number, kind: Kind) {
   const ports = yield* reserveMany(masters * (1 + replicasOfEach))
   const nodes = yield* Effect.forEach(
     ports,
-    (port, i) => makeNode({ name: `redis-cluster-${i + 1}`, port, inGroup: true, args: clusterArgs }),
+    (port, i) => makeNode({ kind, name: `redis-cluster-${i + 1}`, port, inGroup: true, args: clusterArgs }),
     { concurrency: "unbounded" }
   )
   const [seed = 0, ...others] = ports
@@ -118,12 +123,12 @@ const makeCluster = Effect.fnUntraced(function*(masters: number, replicasOfEach:
  * A Redis Cluster of three masters, each with as many replicas (default: none). Its state is "ok" on every node.
  */
 export const redisCluster = (
-  options: { readonly replicas?: number | undefined } = {}
+  options: { readonly replicas?: number | undefined, readonly kind?: Kind | undefined } = {}
 ): Effect.Effect<
   { readonly nodes: ReadonlyArray<Server.Server>, readonly addrs: ReadonlyArray<string> },
   HarnessError,
   Scope.Scope
-> => Server.onFreePorts(makeCluster(3, options.replicas ?? 0))
+> => Server.onFreePorts(makeCluster(3, options.replicas ?? 0, options.kind ?? "redis"))
 
 const masterName = "mymaster"
 

@@ -18,9 +18,12 @@ export interface Options {
   readonly tickTime?: number | undefined
   /** More lines for its configuration, each `name=value`. */
   readonly settings?: ReadonlyArray<string> | undefined
+  /** Properties of its Java machine, each `name=value`. */
+  readonly properties?: ReadonlyArray<string> | undefined
 }
 
-interface Member {
+/** A member of an ensemble, by its ports. */
+export interface Member {
   readonly id: number
   readonly client: number
   readonly quorum: number
@@ -76,6 +79,7 @@ const makeNode = (program: Program.Program, me: Member, all: ReadonlyArray<Membe
         "-XX:TieredStopAtLevel=1",
         "-Dzookeeper.jmx.log4j.disable=true",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        ...(options.properties ?? []).map((property) => `-D${property}`),
         "org.apache.zookeeper.server.quorum.QuorumPeerMain",
         `${folder}/zoo.cfg`
       ]
@@ -90,11 +94,18 @@ const makeSingle = Effect.fnUntraced(function*(options: Options) {
   return yield* makeNode(yield* programOf(options), me, [me], options)
 })
 
-const makeEnsemble = Effect.fnUntraced(function*(options: Options) {
+/** Where a member reaches another one. */
+export type SeenBy = (me: Member, other: Member) => Effect.Effect<Member, HarnessError, Scope.Scope>
+
+const makeEnsemble = Effect.fnUntraced(function*(options: Options, seenBy: SeenBy) {
   const program = yield* programOf(options)
   const members = yield* Effect.forEach([1, 2, 3], makeMember)
+  const start = Effect.fnUntraced(function*(me: Member) {
+    const all = yield* Effect.forEach(members, (other) => other === me ? Effect.succeed(me) : seenBy(me, other))
+    return yield* makeNode(program, me, all, options)
+  })
   // A member answers when there is a leader: they have to start together.
-  return yield* Effect.forEach(members, (me) => makeNode(program, me, members, options), { concurrency: "unbounded" })
+  return yield* Effect.forEach(members, start, { concurrency: "unbounded" })
 })
 
 /**
@@ -110,10 +121,14 @@ export const zooKeeper = (options?: Options): Effect.Effect<Server.Server, Harne
  * Three ZooKeeper servers that form an ensemble, with a leader.
  */
 export const zooKeeperEnsemble = (
-  options: Options = {}
+  options: Options = {},
+  seenBy: SeenBy = (_, other) => Effect.succeed(other)
 ): Effect.Effect<
   { readonly nodes: ReadonlyArray<Server.Server>, readonly servers: ReadonlyArray<string> },
   HarnessError,
   Scope.Scope
 > =>
-  Effect.map(Server.onFreePorts(makeEnsemble(options)), (nodes) => ({ nodes, servers: nodes.map(({ addr }) => addr) }))
+  Effect.map(
+    Server.onFreePorts(makeEnsemble(options, seenBy)),
+    (nodes) => ({ nodes, servers: nodes.map(({ addr }) => addr) })
+  )

@@ -7,8 +7,8 @@
 trap '' HUP INT TERM
 cat > /dev/null
 
-# A process writes its group into the folder before it becomes a server, and gives up when it can not: once the folder
-# has another name, nobody can be added any more.
+# A process writes its group into the folder before it becomes a server, and gives up when it cannot: once the folder
+# has another name, no process can be added any more.
 gone="$1.gone"
 mv "$1" "$gone" || exit 0
 

@@ -1,9 +1,9 @@
 #!/bin/sh
-# usage: unpack.sh CACHE NAME=PACKAGE...
+# usage: unpack.sh CACHE NAME=PACKAGE[/SUITE]...
 #
-# Unpacks each PACKAGE of Debian's unstable suite, with all that it depends on, into CACHE/NAME. The machine's own
-# packages are neither used nor changed: apt keeps its state in CACHE, and no maintainer script runs. Any user can do
-# it. A program whose C library is newer than the machine's runs through the loader of its own folder.
+# Unpacks each PACKAGE of Debian's unstable suite, or of SUITE, with all that it depends on, into CACHE/NAME. The
+# machine's own packages are neither used nor changed: apt keeps its state in CACHE, and no maintainer script runs. Any
+# user can do it. A program whose C library is newer than the machine's runs through the loader of its own folder.
 set -eu
 
 cache=$1
@@ -24,7 +24,9 @@ archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | g
   echo "this machine gets no packages from Debian" >&2
   exit 1
 }
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive sid main" > "$state/sources.list"
+for suite in sid experimental; do
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main"
+done > "$state/sources.list"
 cat > "$state/apt.conf" << END
 Dir::State "$state";
 Dir::State::status "$state/status";
@@ -50,7 +52,7 @@ apt-get "$settings" -qq update
 # What only maintainer scripts need, or every machine has.
 not_needed='^(adduser|base-.*|bash|coreutils|dash|debconf|dpkg|grep|init-system-helpers|libperl.*|login.*|lsb-base'
 not_needed="$not_needed"'|mount|passwd|perl.*|procps|psmisc|sed|sensible-utils|systemd.*|sysuser-helper|sysvinit.*|tar'
-not_needed="$not_needed"'|ucf|util-linux)$'
+not_needed="$not_needed"'|ucf|util-linux)='
 
 unpack() {
   name=$1
@@ -62,7 +64,10 @@ unpack() {
   case $package in
     # Architecture independent: it runs with what the machine has.
     lib*-java) echo "$package" ;;
-    *) apt-get "$settings" install --simulate "$package" | awk '/^Inst/ { print $2 }' | grep -vE "$not_needed" ;;
+    *)
+      apt-get "$settings" install --simulate "$package" | awk '/^Inst/ { print $2 "=" substr($3, 2) }' |
+        grep -vE "$not_needed"
+      ;;
   esac | xargs apt-get "$settings" -qq download
   # The suite has merged /usr: the links come first, so that every package can write through them.
   for directory in bin sbin lib lib64; do
@@ -78,7 +83,7 @@ unpack() {
   mv "$target" "$name"
 }
 
-# One that can not be had takes no other with it. (In a condition, the shell would not stop at the first error.)
+# One that is unavailable takes no other with it. (In a condition, the shell would not stop at the first error.)
 failed=0
 for pair in "$@"; do
   [ -e "${pair%%=*}" ] && continue

@@ -5,8 +5,9 @@ import { MysqlLock } from "@dlock/mysql"
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Option, Redacted } from "effect"
 import * as Mysql from "mysql2"
+import * as Crypto from "node:crypto"
+import * as Fs from "node:fs"
 import {
-  attempt,
   connect,
   expectSome,
   freshKey,
@@ -15,6 +16,7 @@ import {
   lockOf,
   millis,
   MysqlServer,
+  newRequest,
   onBoth,
   optionsFor,
   rows,
@@ -42,21 +44,21 @@ onBoth((it, flavour) => {
         const { backend, bare } = yield* setting
         const key = freshKey()
         yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-        assert.isTrue(Option.isNone(yield* backend.tryAcquire(attempt(key))))
-        const request = attempt(key)
+        assert.isTrue(Option.isNone(yield* backend.tryAcquire(newRequest(key))))
+        const request = newRequest(key)
         const waiting = yield* Effect.forkScoped(backend.acquire(request), { startImmediately: true })
         yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
         yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
         yield* Fiber.join(waiting)
         assert.strictEqual(yield* value(bare, `SELECT GET_LOCK('${key}', 0)`), 0)
-        assert.isTrue(yield* backend.release(request))
+        assert.strictEqual(yield* backend.release(request), "released")
       }))
 
     it.effect("a bare GET_LOCK of a simple key is excluded by us, and stands in the same line", () =>
       Effect.gen(function*() {
         const { backend, bare, server } = yield* setting
         const key = freshKey()
-        const holder = attempt(key)
+        const holder = newRequest(key)
         yield* backend.acquire(holder)
         assert.strictEqual(yield* value(bare, `SELECT GET_LOCK('${key}', 0)`), 0)
         const order: Array<string> = []
@@ -75,7 +77,7 @@ onBoth((it, flavour) => {
           )
           yield* until(Effect.map(waitersOf(bare, key), (n) => n === (name === "first" ? 1 : 3)))
           if (name === "first") {
-            const request = attempt(key)
+            const request = newRequest(key)
             const fiber = yield* lineUp(bare, backend, request)
             bares.push(
               yield* Effect.forkScoped(
@@ -97,11 +99,11 @@ onBoth((it, flavour) => {
       Effect.gen(function*() {
         const { backend } = yield* setting
         const key = freshKey()
-        const [lower, upper] = [attempt(key), attempt(key.toUpperCase())]
+        const [lower, upper] = [newRequest(key), newRequest(key.toUpperCase())]
         expectSome(yield* backend.tryAcquire(lower), "lower case is free")
         expectSome(yield* backend.tryAcquire(upper), "upper case is another key")
-        assert.isTrue(yield* backend.release(lower))
-        assert.isTrue(yield* backend.release(upper))
+        assert.strictEqual(yield* backend.release(lower), "released")
+        assert.strictEqual(yield* backend.release(upper), "released")
       }))
 
     it.effect("programs with different prefixes do not disturb each other", () =>
@@ -110,8 +112,8 @@ onBoth((it, flavour) => {
         const one = yield* MysqlLock.make({ ...optionsFor(server), keyPrefix: "one:" })
         const two = yield* MysqlLock.make({ ...optionsFor(server), keyPrefix: "two:" })
         const key = freshKey()
-        expectSome(yield* one.tryAcquire(attempt(key)), "free")
-        expectSome(yield* two.tryAcquire(attempt(key)), "free under another prefix")
+        expectSome(yield* one.tryAcquire(newRequest(key)), "free")
+        expectSome(yield* two.tryAcquire(newRequest(key)), "free under another prefix")
         assert.isNumber(yield* value(bare, `SELECT IS_USED_LOCK('one:${key}')`))
       }))
   })
@@ -121,7 +123,7 @@ onBoth((it, flavour) => {
       Effect.gen(function*() {
         const { backend, bare } = yield* setting
         const before = yield* sessionsOf(bare)
-        const requests = Array.from({ length: 10_000 }, () => attempt(freshKey()))
+        const requests = Array.from({ length: 10_000 }, () => newRequest(freshKey()))
         const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
         assert.isTrue(grants.every(Option.isSome))
         assert.strictEqual(yield* sessionsOf(bare), before, "no connection but the first")
@@ -129,7 +131,7 @@ onBoth((it, flavour) => {
         for (let step = 0; step < 60; step++) {
           yield* Effect.sleep("100 millis")
           const due = requests.filter((_, i) => i % 100 === step)
-          const renewed = yield* Effect.forEach(due, backend.renew)
+          const renewed = yield* Effect.forEach(due, (request) => backend.renew(request, {}))
           assert.isTrue(renewed.every(Option.isSome))
         }
         // One of them is the question itself.
@@ -137,17 +139,17 @@ onBoth((it, flavour) => {
         assert.isAtMost(cost, 6, "at most one per second")
         assert.isAtLeast(cost, 1, "the session is kept alive")
         const released = yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
-        assert.isTrue(released.every((answer) => answer))
+        assert.isTrue(released.every((answer) => answer === "released"))
       }))
 
     it.effect("an answer that came while the event loop was blocked is not overdue", () =>
       Effect.gen(function*() {
         const { server } = yield* MysqlServer
         const backend = yield* MysqlLock.make({ ...optionsFor(server), commandTimeout: "1 second" })
-        yield* backend.tryAcquire(attempt(freshKey()))
+        yield* backend.tryAcquire(newRequest(freshKey()))
         for (let i = 0; i < 3; i++) {
           yield* Effect.yieldNow
-          const trying = yield* Effect.forkScoped(backend.tryAcquire(attempt(freshKey())), {
+          const trying = yield* Effect.forkScoped(backend.tryAcquire(newRequest(freshKey())), {
             startImmediately: true
           })
           Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500)
@@ -174,24 +176,26 @@ onBoth((it, flavour) => {
   })
 
   describe("the line", () => {
-    it.effect("interrupting a waiter ends its GET_LOCK on the server at once, and its connection is used again", () =>
+    it.effect("interrupting a waiter ends its GET_LOCK on the server, and with it its connection", () =>
       Effect.gen(function*() {
         const { backend, bare } = yield* setting
         const key = freshKey()
-        const holder = attempt(key)
+        const holder = newRequest(key)
         yield* backend.acquire(holder)
         for (let i = 0; i < 20; i++) {
-          const request = attempt(key)
+          const request = newRequest(key)
           const waiting = yield* lineUp(bare, backend, request)
-          const [, took] = yield* millis(Effect.andThen(Fiber.interrupt(waiting), backend.release(request)))
-          assert.strictEqual(yield* waitersOf(bare, key), 0)
+          const leaving = Effect.andThen(Fiber.interrupt(waiting), backend.release(request))
+          const [, took] = yield* millis(
+            Effect.andThen(leaving, until(Effect.map(waitersOf(bare, key), (n) => n === 0)))
+          )
           assert.isAtMost(took, 500, "at once")
         }
-        assert.isAtMost(yield* sessionsOf(bare), 1 + 3, "one shared, one for the waits, one that ends them")
-        assert.isTrue(yield* backend.release(holder))
+        assert.isAtMost(yield* sessionsOf(bare), 1 + 2, "ours to look, one shared, and one for waits")
+        assert.strictEqual(yield* backend.release(holder), "released")
       }))
 
-    it.effect("who waits elsewhere goes before the next one of this program, whose request comes with the release", () =>
+    it.effect("one that waits elsewhere goes before the next one of this program, whose request comes with the release", () =>
       Effect.gen(function*() {
         const { bare, server } = yield* MysqlServer
         const lock = yield* lockOf(optionsFor(server))
@@ -208,9 +212,33 @@ onBoth((it, flavour) => {
           yield* value(elsewhere, `SELECT RELEASE_LOCK('${key}')`)
         }))
         yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
+        // The turn of this program is over.
+        yield* Effect.sleep("100 millis")
         yield* Deferred.succeed(end, undefined)
         yield* Effect.all([Fiber.join(first), Fiber.join(next), Fiber.join(foreign)])
         assert.deepStrictEqual(order, ["elsewhere", "next"])
+      }))
+
+    it.effect("a released wait is gone from the server, so nothing but a later request gets the key", () =>
+      Effect.gen(function*() {
+        const { backend, bare } = yield* setting
+        yield* Effect.forEach(Array.from({ length: 20 }), () =>
+          Effect.gen(function*() {
+            const key = freshKey()
+            const holder = newRequest(key)
+            expectSome(yield* backend.tryAcquire(holder), "a free key is granted")
+            const requests = [newRequest(key), newRequest(key), newRequest(key)]
+            const waiting = yield* Effect.forEach(requests, (request) =>
+              Effect.forkScoped(backend.acquire(request), { startImmediately: true }))
+            yield* until(Effect.map(waitersOf(bare, key), (n) =>
+              n === 3))
+            yield* Fiber.interruptAll(waiting)
+            yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
+            assert.strictEqual(yield* backend.release(holder), "released")
+            const last = newRequest(key)
+            expectSome(yield* backend.tryAcquire(last), "a key whose waiters were released is free")
+            yield* backend.release(last)
+          }), { concurrency: 4, discard: true })
       }))
 
     it.effect("a statement time limit of the server does not end a wait", () =>
@@ -223,7 +251,7 @@ onBoth((it, flavour) => {
         const backend = yield* MysqlLock.make(optionsFor(server))
         yield* rows(bare, `SET GLOBAL ${variable} = 0`)
         const key = freshKey()
-        const holder = attempt(key)
+        const holder = newRequest(key)
         yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
         const waiting = yield* lineUp(bare, backend, holder)
         const since = yield* value(bare, "SELECT NOW(6)")
@@ -236,15 +264,15 @@ onBoth((it, flavour) => {
         assert.isAtLeast(Number(longest?.[0]), 1, "it is still the same wait")
         yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
         yield* Fiber.join(waiting)
-        assert.isTrue(yield* backend.release(holder))
+        assert.strictEqual(yield* backend.release(holder), "released")
       }))
 
-    it.effect("somebody else's KILL QUERY sends a waiter to the end of the line, and no further", () =>
+    it.effect("a KILL QUERY from outside sends a waiter to the end of the line, and no further", () =>
       Effect.gen(function*() {
         const { backend, bare } = yield* setting
         const key = freshKey()
         yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-        const request = attempt(key)
+        const request = newRequest(key)
         const waiting = yield* lineUp(bare, backend, request)
         const [row] = yield* rows(
           bare,
@@ -260,13 +288,13 @@ onBoth((it, flavour) => {
         assert.isUndefined(waiting.pollUnsafe())
         yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
         yield* Fiber.join(waiting)
-        assert.isTrue(yield* backend.release(request))
+        assert.strictEqual(yield* backend.release(request), "released")
       }))
 
     it.effect("a foreign program that closes a cycle of waits gets the deadlock, or we wait on", () =>
       Effect.gen(function*() {
         const { backend, bare } = yield* setting
-        const [mine, theirs] = [attempt(freshKey()), attempt(freshKey())]
+        const [mine, theirs] = [newRequest(freshKey()), newRequest(freshKey())]
         yield* backend.acquire(mine)
         yield* value(bare, `SELECT GET_LOCK('${theirs.key}', 0)`)
         const { server } = yield* MysqlServer
@@ -276,13 +304,13 @@ onBoth((it, flavour) => {
         const foreign = yield* Effect.forkScoped(value(bare, `SELECT GET_LOCK('${mine.key}', 60)`))
         yield* until(Effect.map(waitersOf(other, mine.key), (n) => n === 1))
         assert.isUndefined(waiting.pollUnsafe())
-        assert.isTrue(yield* backend.release(mine))
+        assert.strictEqual(yield* backend.release(mine), "released")
         assert.strictEqual(yield* Fiber.join(foreign), 1)
         yield* value(bare, "SELECT RELEASE_ALL_LOCKS()").pipe(
           Effect.catchDefect(() => value(bare, `SELECT RELEASE_LOCK('${theirs.key}'), RELEASE_LOCK('${mine.key}')`))
         )
         yield* Fiber.join(waiting)
-        assert.isTrue(yield* backend.release(theirs))
+        assert.strictEqual(yield* backend.release(theirs), "released")
       }))
   })
 
@@ -296,19 +324,19 @@ onBoth((it, flavour) => {
         for (let client = 0; client < 2; client++) {
           const backend = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table } })
           for (let i = 0; i < 3; i++) {
-            const request = attempt(key)
+            const request = newRequest(key)
             const grant = yield* i === 0
               ? Effect.map(backend.tryAcquire(request), (grant) => expectSome(grant, "free"))
               : backend.acquire(request)
-            tokens.push(grant.fencingToken)
-            assert.isTrue(yield* backend.release(request))
+            tokens.push(grant.tokens.first)
+            assert.strictEqual(yield* backend.release(request), "released")
           }
         }
         assert.deepStrictEqual(tokens, [1n, 2n, 3n, 4n, 5n, 6n])
         assert.deepStrictEqual(yield* rows(bare, `SELECT name, token FROM ${table}`), [[key, 6]])
-        const upper = attempt(key.toUpperCase())
+        const upper = newRequest(key.toUpperCase())
         const backend = yield* MysqlLock.make({ ...optionsFor(server), fencing: { table } })
-        assert.strictEqual(expectSome(yield* backend.tryAcquire(upper), "free").fencingToken, 1n, "another key")
+        assert.strictEqual(expectSome(yield* backend.tryAcquire(upper), "free").tokens.first, 1n, "another key")
       }))
 
     it.effect("a waiter gets its token after the holder before it", () =>
@@ -317,14 +345,14 @@ onBoth((it, flavour) => {
         const options = { ...optionsFor(server), fencing: { table: "tokens" } }
         const [a, b] = [yield* MysqlLock.make(options), yield* MysqlLock.make(options)]
         const key = freshKey()
-        const [first, second] = [attempt(key), attempt(key)]
+        const [first, second] = [newRequest(key), newRequest(key)]
         const one = yield* a.acquire(first)
         const waiting = yield* lineUp(bare, b, second)
         yield* a.release(first)
-        assert.isTrue((yield* Fiber.join(waiting)).fencingToken > one.fencingToken)
+        assert.isTrue((yield* Fiber.join(waiting)).tokens.first > one.tokens.first)
       }))
 
-    it.effect("a grant whose token can not be had is given back", () =>
+    it.effect("a grant whose token is unavailable is released", () =>
       Effect.gen(function*() {
         const { bare, server } = yield* MysqlServer
         const lock = yield* lockOf({ ...optionsFor(server), fencing: { table: "lost_tokens" } })
@@ -348,17 +376,6 @@ onBoth((it, flavour) => {
   })
 
   describe("connecting", () => {
-    it.effect("wrong credentials fail the build, and no secret is told", () =>
-      Effect.gen(function*() {
-        const { server } = yield* MysqlServer
-        const error = yield* Effect.flip(
-          MysqlLock.make({ ...optionsFor(server), password: Redacted.make("hunter2") })
-        )
-        assert.strictEqual(error.reason, "Unauthorized")
-        assert.include(error.message, "Access denied")
-        assert.notInclude(JSON.stringify(error) + String(error.stack) + String(error.cause), "hunter2")
-      }))
-
     it.effect("an unknown database fails the build and says so", () =>
       Effect.gen(function*() {
         const { server } = yield* MysqlServer
@@ -367,51 +384,34 @@ onBoth((it, flavour) => {
         assert.include(error.message, "nowhere")
       }))
 
-    it.effect("a port where nobody listens fails the build at once", () =>
-      Effect.gen(function*() {
-        const { server } = yield* MysqlServer
-        const [error, took] = yield* millis(
-          Effect.flip(MysqlLock.make({ ...optionsFor(server), host: "127.0.0.1", port: 1 }))
-        )
-        assert.strictEqual(error.reason, "Unreachable")
-        assert.isAtMost(took, 2000)
-      }))
-
-    it.effect("options that make no sense are named", () =>
+    it.effect("invalid options are named", () =>
       Effect.gen(function*() {
         const { server } = yield* MysqlServer
         const options = optionsFor(server)
-        for (
-          const [bad, what] of [
-            [{ port: 70_000 }, "port"],
-            [{ connectionLimit: 2 }, "connectionLimit"],
-            [{ commandTimeout: "5 lightyears" }, "commandTimeout"],
-            [{ commandTimeout: Duration.infinity }, "commandTimeout"],
-            [{ fencing: { table: "a; DROP TABLE b" } }, "fencing.table"]
-          ] as const
-        ) {
-          // @ts-expect-error one of them is no duration
+        const bads: ReadonlyArray<readonly [object, string]> = [
+          [{ port: 70_000 }, "port"],
+          [{ connectionLimit: 1 }, "connectionLimit"],
+          [{ connectionLimit: 2, fencing: { table: "tokens" } }, "connectionLimit"],
+          [{ commandTimeout: "5 lightyears" }, "commandTimeout"],
+          [{ commandTimeout: Duration.infinity }, "commandTimeout"],
+          [{ commandTimeout: -5 }, "commandTimeout"],
+          [{ fencing: { table: "a; DROP TABLE b" } }, "fencing"],
+          [{ fencing: "table" }, "fencing"],
+          [{ addr: "localhost" }, "addr"],
+          [{ url: "mysql://localhost" }, "url"],
+          [{ socketPath: "/run/mysqld.sock" }, "socketPath"],
+          [{ host: undefined, port: undefined, url: "postgres://localhost" }, "url"],
+          [{ host: undefined, port: undefined, url: "mysql://u:hunter2%zz@localhost" }, "url"],
+          [{ host: undefined, port: undefined, url: "mysql://u:hunter2@localhost?ssl=true" }, "url"],
+          [{ tls: { ca: "/no/such/file" } }, "tls.ca"],
+          [{ tls: { rejectUnauthorized: false } }, "rejectUnauthorized"]
+        ]
+        for (const [bad, what] of bads) {
           const error = yield* Effect.flip(MysqlLock.make({ ...options, ...bad }))
-          assert.strictEqual(error.reason, "Options")
+          assert.strictEqual(error.reason, "Options", what)
           assert.include(error.message, what)
+          assert.notInclude(error.message, "hunter2")
         }
-      }))
-
-    it.effect("a server that prepares no more statements is asked by texts", () =>
-      Effect.gen(function*() {
-        const { bare, server } = yield* MysqlServer
-        const [limit] = yield* rows(bare, "SELECT @@global.max_prepared_stmt_count")
-        yield* rows(bare, "SET GLOBAL max_prepared_stmt_count = 0")
-        const backend = yield* MysqlLock.make(optionsFor(server))
-        const [holder, waiter] = [attempt(freshKey()), attempt(freshKey())]
-        expectSome(yield* backend.tryAcquire(holder), "free")
-        yield* value(bare, `SELECT GET_LOCK('${waiter.key}', 0)`)
-        const waiting = yield* lineUp(bare, backend, waiter)
-        yield* value(bare, `SELECT RELEASE_LOCK('${waiter.key}')`)
-        yield* Fiber.join(waiting)
-        yield* rows(bare, `SET GLOBAL max_prepared_stmt_count = ${limit?.[0]}`)
-        assert.isTrue(yield* backend.release(holder))
-        assert.isTrue(yield* backend.release(waiter))
       }))
 
     it.effect("a pool of the caller's is used, is left open, and gets no connection of ours back", () =>
@@ -433,12 +433,12 @@ onBoth((it, flavour) => {
         const key = freshKey()
         yield* Effect.scoped(Effect.gen(function*() {
           const backend = yield* MysqlLock.makeClient(pool, { connectionLimit: 4 })
-          const [holder, waiter] = [attempt(key, "2 seconds"), attempt(key, "2 seconds")]
+          const [holder, waiter] = [newRequest(key, "2 seconds"), newRequest(key, "2 seconds")]
           yield* backend.acquire(holder)
           const waiting = yield* lineUp(bare, backend, waiter)
           yield* backend.release(holder)
           yield* Fiber.join(waiting)
-          assert.isTrue(yield* backend.release(waiter))
+          assert.strictEqual(yield* backend.release(waiter), "released")
         }))
         for (let i = 0; i < 10; i++) {
           const [[row]] = yield* ask("SELECT @@session.wait_timeout AS t")
@@ -468,21 +468,66 @@ onBoth((it, flavour) => {
         yield* MysqlLock.makeClient(pool)
       }))
 
-    it.effect("TLS is used when it is asked for, or the build fails; a loss is pushed through it, too", () =>
+    it.effect("a server that does not speak TLS, or is not trusted, fails the build and says what to do", () =>
       Effect.gen(function*() {
-        const { bare, server } = yield* MysqlServer
+        const { server } = yield* MysqlServer
         const error = yield* Effect.flip(MysqlLock.make({ ...optionsFor(server), tls: true }))
-        assert.strictEqual(error.reason, "Rejected", "the certificate of a test server is signed by nobody")
-        if (flavour.name === "MySQL") {
-          const backend = yield* MysqlLock.make({ ...optionsFor(server), tls: { rejectUnauthorized: false } })
-          const request = attempt(freshKey())
+        assert.strictEqual(error.reason, "Rejected")
+        assert.include(error.message, flavour.name === "MySQL" ? "set tls.ca" : "set tls to false")
+        assert.include(error.message, `${server.host}:${server.port}`)
+      }))
+
+    // MySQL makes certificates of its own, MariaDB 10.11 none.
+    const encrypted = flavour.name === "MySQL" ? it.effect : it.effect.skip
+    encrypted(
+      "TLS with a private authority, and with a certificate of the client; a loss is pushed through it, too",
+      () =>
+        Effect.gen(function*() {
+          const { bare, server } = yield* MysqlServer
+          const folder = yield* value(bare, "SELECT @@datadir")
+          const { subject } = new Crypto.X509Certificate(Fs.readFileSync(`${folder}server-cert.pem`))
+          const ca = `${folder}ca.pem`
+          const serverName = subject.replace("CN=", "")
+          const wrongName = yield* Effect.flip(
+            MysqlLock.make({ ...optionsFor(server), tls: { ca, serverName: "other" } })
+          )
+          assert.include(wrongName.message, "set tls.serverName")
+          yield* rows(bare, "CREATE USER 'certified'@'%' IDENTIFIED BY 'secret' REQUIRE X509")
+          const options = { ...optionsFor(server), username: "certified", database: undefined }
+          const uncertified = yield* Effect.flip(MysqlLock.make({ ...options, tls: { ca, serverName } }))
+          assert.strictEqual(uncertified.reason, "Unauthorized")
+          const backend = yield* MysqlLock.make({
+            ...options,
+            tls: { ca, cert: `${folder}client-cert.pem`, key: `${folder}client-key.pem`, serverName }
+          })
+          const [request, killed] = [newRequest(freshKey()), newRequest(freshKey())]
           expectSome(yield* backend.tryAcquire(request), "free")
-          assert.isTrue(yield* backend.release(request))
-          const killed = attempt(freshKey())
+          assert.strictEqual(yield* backend.release(request), "released")
           expectSome(yield* backend.tryAcquire(killed), "free")
           yield* rows(bare, `KILL ${yield* holderOf(bare, killed.key)}`)
           yield* until(Effect.sync(() => killed.losses.length > 0)).pipe(Effect.timeout("1 second"))
+          yield* rows(bare, "DROP USER 'certified'@'%'")
+        })
+    )
+
+    it.effect("a URL, and a Unix socket", () =>
+      Effect.gen(function*() {
+        const { bare, server } = yield* MysqlServer
+        const { database, host, password, port, username } = server
+        const socketPath = String(yield* value(bare, "SELECT @@socket"))
+        for (
+          const options of [
+            { url: `mysql://${username}:${password}@${host}:${port}/${database}` },
+            { url: Redacted.make(`mysql://${username}:wrong@${host}:${port}`), password },
+            { socketPath, username, password }
+          ]
+        ) {
+          const backend = yield* MysqlLock.make(options)
+          yield* backend.ping
         }
+        const wrong = yield* Effect.flip(MysqlLock.make({ url: `mysql://${username}:hunter2@${host}:${port}` }))
+        assert.strictEqual(wrong.reason, "Unauthorized")
+        assert.notInclude(JSON.stringify(wrong) + String(wrong.stack) + String(wrong.cause), "hunter2")
       }))
   })
 })

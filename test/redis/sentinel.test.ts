@@ -4,11 +4,12 @@
 import { Lock, LockLost } from "@dlock/core"
 import { RedisLock } from "@dlock/redis"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "effect"
-import { leaveOldMasters } from "../../packages/redis/src/internal/RedisClient.ts"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Schedule } from "effect"
+import { Redis } from "ioredis"
+import { proxy } from "../harness/Proxy.ts"
 import { redis, redisSentinel } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
-import { attempt, connect, millis, until } from "./client.ts"
+import { closing, connect, millis, newRequest, until } from "./client.ts"
 
 const lockOn = (options: RedisLock.Options) => Effect.map(Layer.build(RedisLock.layer(options)), Context.get(Lock))
 
@@ -66,7 +67,7 @@ describe("redis with sentinels", () => {
     Effect.gen(function*() {
       const { master, options } = yield* setup
       const backend = yield* RedisLock.make(options)
-      yield* backend.acquire(attempt("before"))
+      yield* backend.acquire(newRequest("before"))
       const [sentinelPort] = options.addrs.map((addr) => Number(addr.split(":")[1]))
       const sentinel = yield* connect(sentinelPort ?? 0)
       const masterPort = async () => {
@@ -74,38 +75,105 @@ describe("redis with sentinels", () => {
         return Array.isArray(address) ? Number(address[1]) : 0
       }
       yield* Effect.promise(() => sentinel.call("SENTINEL", "FAILOVER", options.masterName))
-      yield* until(async () => (await masterPort()) !== master.port)
+      yield* until(Effect.promise(async () => (await masterPort()) !== master.port))
       yield* Effect.sleep("1 second")
-      const request = attempt("after")
+      const request = newRequest("after")
       yield* Effect.retry(backend.acquire(request), { times: 20 })
       const bare = yield* connect(yield* Effect.promise(masterPort))
       assert.strictEqual(yield* Effect.promise(() => bare.get("after")), request.owner, "the new master has the lock")
     }), 60_000)
 
-  it.live("a driver leaves its master as soon as a sentinel tells of another", () =>
+  it.live("a driver of the caller leaves its master, too, as soon as a sentinel tells of another", () =>
     Effect.gen(function*() {
-      const server = yield* redis()
       // A sentinel is a server that publishes, as far as this goes.
-      const [driver, sentinel, bare] = [
+      const [server, sentinel] = [yield* redis(), yield* redis()]
+      const [driver, bare, teller] = [
         yield* connect(server.port),
         yield* connect(server.port),
-        yield* connect(server.port)
+        yield* connect(sentinel.port)
       ]
-      yield* until(async () => driver.status === "ready" && sentinel.status === "ready")
-      yield* leaveOldMasters(driver, { masterName: "mine", sentinels: [sentinel] }, 1000)
-      yield* until(async () => String(await bare.pubsub("CHANNELS", "+switch-master")) === "+switch-master")
+      Object.assign(driver.options, { name: "mine", sentinels: [{ host: sentinel.host, port: sentinel.port }] })
+      yield* RedisLock.makeClient(driver)
+      yield* until(
+        Effect.promise(async () => String(await teller.pubsub("CHANNELS", "+switch-master")) === "+switch-master")
+      )
       const id = yield* Effect.promise(() => driver.client("ID"))
-      yield* Effect.promise(() => bare.publish("+switch-master", "other 127.0.0.1 1 127.0.0.1 2"))
+      yield* Effect.promise(() => teller.publish("+switch-master", "other 127.0.0.1 1 127.0.0.1 2"))
+      yield* Effect.promise(() => bare.ping())
       assert.strictEqual(yield* Effect.promise(() => driver.client("ID")), id, "of another set of servers")
-      yield* Effect.promise(() => bare.publish("+switch-master", "mine 127.0.0.1 1 127.0.0.1 2"))
-      yield* until(async () => (await driver.client("ID")) !== id)
+      yield* Effect.promise(() => teller.publish("+switch-master", "mine 127.0.0.1 1 127.0.0.1 2"))
+      yield* until(Effect.promise(async () => (await driver.client("ID")) !== id))
     }))
+
+  it.live("a driver of the caller that is told of another master while it connects goes on", () =>
+    Effect.gen(function*() {
+      const { masterName, sentinels: [sentinel = assert.fail()], servers: [master = assert.fail()] } =
+        yield* redisSentinel()
+      const road = yield* proxy(sentinel)
+      const [bare, told] = [yield* connect(master.port), yield* redis()]
+      const teller = yield* connect(told.port)
+      const driver = yield* closing(() =>
+        new Redis({
+          name: masterName,
+          sentinels: [{ host: road.host, port: road.port }],
+          retryStrategy: () => 20,
+          sentinelRetryStrategy: () => 20
+        })
+      )
+      yield* until(Effect.sync(() => driver.status === "ready"))
+      // A sentinel is a server that publishes, as far as this goes.
+      Object.assign(driver.options, { sentinels: [{ host: told.host, port: told.port }] })
+      const backend = yield* RedisLock.makeClient(driver)
+      yield* until(
+        Effect.promise(async () => String(await teller.pubsub("CHANNELS", "+switch-master")) === "+switch-master")
+      )
+      yield* road.blackhole()
+      yield* Effect.promise(() => bare.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+      yield* until(Effect.sync(() => driver.status === "connecting"))
+      yield* Effect.promise(() => teller.publish("+switch-master", `${masterName} 127.0.0.1 1 127.0.0.1 2`))
+      yield* Effect.promise(() => teller.ping())
+      yield* road.pass
+      yield* until(Effect.sync(() => driver.status === "ready"))
+      yield* backend.ping.pipe(Effect.retry({ times: 50, schedule: Schedule.spaced("100 millis") }))
+    }))
+
+  it.live(
+    "what was released before a fail-over is not held after it, and what was held is",
+    () =>
+      Effect.gen(function*() {
+        const { options, servers } = yield* setup
+        const backend = yield* RedisLock.make(options)
+        const requests = Array.from({ length: 150 }, (_, i) => newRequest(`back/${i}`, 20_000))
+        yield* Effect.forEach(requests, backend.acquire, { concurrency: "unbounded" })
+        const [sentinelPort] = options.addrs.map((addr) => Number(addr.split(":")[1]))
+        const sentinel = yield* connect(sentinelPort ?? 0)
+        const masterPort = async () => {
+          const address = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", options.masterName)
+          return Array.isArray(address) ? Number(address[1]) : 0
+        }
+        const before = yield* Effect.promise(masterPort)
+        yield* Effect.promise(() => sentinel.call("SENTINEL", "FAILOVER", options.masterName))
+        for (const request of requests.slice(0, 100)) {
+          yield* Effect.retry(Effect.suspend(() => backend.release(request)), { times: 5 })
+          yield* Effect.sleep("15 millis")
+        }
+        yield* until(Effect.promise(async () => (await masterPort()) !== before))
+        yield* backend.ping.pipe(Effect.retry({ times: 50, schedule: Schedule.spaced("100 millis") }))
+        yield* Effect.sleep("1 second")
+        const bare = yield* connect(yield* Effect.promise(masterPort))
+        const left = yield* Effect.promise(() => bare.mget(requests.map(({ key }) => key)))
+        assert.deepStrictEqual(left.slice(0, 100).filter((owner) => owner !== null), [], "nothing released is held")
+        assert.strictEqual(left.slice(100).filter((owner) => owner !== null).length, 50, "what is held is there")
+        assert.strictEqual(servers.length, 3)
+      }),
+    60_000
+  )
 
   it.live("one of the sentinels is enough", () =>
     Effect.gen(function*() {
       const { options } = yield* setup
       const backend = yield* RedisLock.make({ ...options, addrs: ["127.0.0.1:1", ...options.addrs.slice(2)] })
-      yield* backend.acquire(attempt("one"))
+      yield* backend.acquire(newRequest("one"))
     }))
 
   it.live("wrong names and addresses are clear errors, in time", () =>

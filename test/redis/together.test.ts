@@ -5,7 +5,7 @@ import type { LockRequest } from "@dlock/core"
 import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { attempt, millis, until } from "./client.ts"
+import { millis, newRequest, until } from "./client.ts"
 import { RedisServer } from "./support.ts"
 
 const setup = Effect.gen(function*() {
@@ -16,9 +16,10 @@ const setup = Effect.gen(function*() {
 const together = <A, E>(requests: ReadonlyArray<LockRequest>, verb: (request: LockRequest) => Effect.Effect<A, E>) =>
   Effect.forEach(requests, (request) => Effect.exit(verb(request)), { concurrency: "unbounded" })
 
-const attempts = (count: number, prefix: string) => Array.from({ length: count }, (_, i) => attempt(`${prefix} ${i}`))
+const attempts = (count: number, prefix: string) =>
+  Array.from({ length: count }, (_, i) => newRequest(`${prefix} ${i}`))
 
-layer(RedisServer.layer, { excludeTestServices: true, timeout: "1 minute" })("what is asked for together", (it) => {
+layer(RedisServer.layer(), { excludeTestServices: true, timeout: "1 minute" })("what is asked for together", (it) => {
   it.effect("has tokens that grow over all of it, also when the clock was set back", () =>
     Effect.gen(function*() {
       const { bare, lock } = yield* setup
@@ -26,7 +27,7 @@ layer(RedisServer.layer, { excludeTestServices: true, timeout: "1 minute" })("wh
         const requests = attempts(250, "together/tokens")
         const exits = yield* together(requests, lock.acquire)
         yield* together(requests, lock.release)
-        return exits.map((exit) => Exit.isSuccess(exit) ? exit.value.fencingToken : -1n)
+        return exits.map((exit) => Exit.isSuccess(exit) ? exit.value.tokens.first : -1n)
       })
       const first = yield* round
       const last = Number(yield* Effect.promise(() => bare.get(":dlock-fence")))
@@ -55,9 +56,10 @@ layer(RedisServer.layer, { excludeTestServices: true, timeout: "1 minute" })("wh
     Effect.gen(function*() {
       const { bare, lock } = yield* setup
       const key = "together/leave"
-      const [holder, next, last] = [attempt(key), attempt(key), attempt(key)]
+      const [holder, next, last] = [newRequest(key), newRequest(key), newRequest(key)]
       yield* lock.acquire(holder)
-      const inLine = (count: number) => until(async () => (await bare.zcard(`{${key}}:dlock-line`)) === count)
+      const inLine = (count: number) =>
+        until(Effect.promise(async () => (await bare.zcard(`{${key}}:dlock-line`)) === count))
       const leaving = yield* Effect.forkScoped(lock.acquire(next), { startImmediately: true })
       yield* inLine(1)
       const waiting = yield* Effect.forkScoped(lock.acquire(last), { startImmediately: true })

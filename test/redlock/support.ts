@@ -7,9 +7,11 @@ import { Redlock } from "@dlock/redis"
 import { Context, Effect, Layer } from "effect"
 import type { Redis } from "ioredis"
 import { proxy } from "../harness/Proxy.ts"
+import type { Kind } from "../harness/RedisServer.ts"
 import { redis } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
 import { connect } from "../redis/client.ts"
+import { relay } from "../redis/relay.ts"
 
 /** A running server, with a driver of our own to look behind the backend's back. */
 export interface Node {
@@ -19,15 +21,15 @@ export interface Node {
 
 /** Five of them. */
 export class RedisServers extends Context.Service<RedisServers, ReadonlyArray<Node>>()("test/redlock/RedisServers") {
-  static readonly layer = Layer.effect(RedisServers, Effect.suspend(() => servers(5)))
+  static readonly layer = (kind?: Kind) => Layer.effect(RedisServers, Effect.suspend(() => servers(5, kind)))
 }
 
-export const servers = (n: number) =>
+export const servers = (n: number, kind?: Kind) =>
   Effect.forEach(
     Array.from({ length: n }),
     () =>
       Effect.gen(function*() {
-        const server = yield* redis()
+        const server = yield* redis(kind && { kind })
         return { server, bare: yield* connect(server.port) }
       }),
     { concurrency: "unbounded" }
@@ -42,18 +44,36 @@ export const countOf = (nodes: ReadonlyArray<Node>, key: string, value: string) 
     (values) => values.filter((held) => held === value).length
   )
 
+const commandTimeout = "2 seconds"
+
 export const capabilities: LockTest.Capabilities<RedisServers> = {
   clock: "live",
-  tenure: "lease",
+  freedBy: "ttl",
   ttl: "request",
-  minTtl: "1 second",
-  commandTimeout: "1 second",
+  // Five servers, and every answer within a tenth of it.
+  minTtl: "2 seconds",
+  commandTimeout,
   fifo: false,
   pushesLoss: false,
+  reserves: true,
+  renewsTokens: true,
+  // It tells how many processes listen for a release, and a process may listen for several requests.
+  inspects: { owner: true, token: true, remaining: true, waiting: "none" },
+  revokes: true,
+  refuses: (key) => key.includes(":dlock-"),
   mortal: Effect.gen(function*() {
     const roads = yield* Effect.forEach(yield* RedisServers, ({ server }) => proxy(server))
-    const client = yield* Redlock.make({ nodes: roads.map(({ addr }) => addr), commandTimeout: "1 second" })
+    const client = yield* Redlock.make({ nodes: roads.map(({ addr }) => addr), commandTimeout })
     return { client, cut: Effect.forEach(roads, (road) => road.drop("both"), { discard: true }) }
+  }),
+  swapped: Effect.gen(function*() {
+    const nodes = yield* RedisServers
+    const roads = yield* Effect.forEach(nodes, ({ server }) => relay(server))
+    const client = yield* Redlock.make({ nodes: roads.map(({ addr }) => addr), commandTimeout })
+    const others = yield* servers(3)
+    const lead = (targets: ReadonlyArray<Node>) =>
+      Effect.forEach(targets, ({ server }, i) => roads[i]?.to(server) ?? Effect.void, { discard: true })
+    return { client, begin: lead(others), end: lead(nodes.slice(0, others.length)) }
   }),
   revocable: Effect.gen(function*() {
     const nodes = yield* RedisServers

@@ -3,14 +3,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Fiber, Option } from "effect"
 import { curator } from "../harness/Curator.ts"
 import { available } from "../harness/Program.ts"
-import { attempt, freshKey, until } from "../requests.ts"
-import { directoryOf, lineOf, ZooKeeper } from "./support.ts"
-
-const limit = (property: string) =>
-  Effect.timeoutOrElse({
-    duration: "20 seconds",
-    orElse: () => Effect.sync(() => assert.fail(`${property}, within 20 seconds`))
-  })
+import { freshKey, newRequest, until } from "../requests.ts"
+import { directoryOf, limit, lineOf, ZooKeeper } from "./support.ts"
 
 const start = Effect.gen(function*() {
   const { bare, servers } = yield* ZooKeeper
@@ -28,7 +22,7 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
       Effect.gen(function*() {
         const { ours, theirs } = yield* start
         for (const key of levels(freshKey())) {
-          const request = attempt(key)
+          const request = newRequest(key)
           yield* ours.acquire(request)
           assert.isFalse(yield* theirs.acquire(directoryOf(key), 200), "Curator does not get what we hold")
           yield* ours.release(request)
@@ -42,9 +36,9 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
         const { ours, theirs } = yield* start
         for (const key of levels(freshKey())) {
           assert.isTrue(yield* theirs.acquire(directoryOf(key), 5000))
-          assert.isTrue(Option.isNone(yield* ours.tryAcquire(attempt(key))), "we do not get what Curator holds")
+          assert.isTrue(Option.isNone(yield* ours.tryAcquire(newRequest(key))), "we do not get what Curator holds")
           yield* theirs.release(directoryOf(key))
-          const request = attempt(key)
+          const request = newRequest(key)
           assert.isTrue(Option.isSome(yield* ours.tryAcquire(request)), "we get what Curator released")
           yield* ours.release(request)
         }
@@ -54,7 +48,7 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
       Effect.gen(function*() {
         const { lineOfLength, ours, theirs } = yield* start
         const key = freshKey()
-        const [holder, before, after] = [attempt(key), attempt(key), attempt(key)]
+        const [holder, before, after] = [newRequest(key), newRequest(key), newRequest(key)]
         yield* ours.acquire(holder)
         const first = yield* Effect.forkScoped(ours.acquire(before))
         yield* lineOfLength(key, 2)
@@ -63,7 +57,7 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
         const third = yield* Effect.forkScoped(ours.acquire(after))
         yield* lineOfLength(key, 4)
         yield* ours.release(holder)
-        yield* limit("who came first is served first")(Fiber.join(first))
+        yield* limit("the first in line is served first")(Fiber.join(first))
         assert.isUndefined(second.pollUnsafe(), "Curator waits for its turn")
         yield* ours.release(before)
         assert.isTrue(yield* limit("Curator is served next")(Fiber.join(second)))
@@ -77,7 +71,7 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
     it.effect("that dies is followed by us", () =>
       Effect.gen(function*() {
         const { ours, theirs } = yield* start
-        const request = attempt(freshKey())
+        const request = newRequest(freshKey())
         assert.isTrue(yield* theirs.acquire(directoryOf(request.key), 5000))
         const waiting = yield* Effect.forkScoped(ours.acquire(request))
         yield* theirs.kill
@@ -90,10 +84,10 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
         const { ours, theirs } = yield* start
         const top = freshKey()
         const names = ["0", "00", "0000000000", "-", "!a", "my-lock-", "lock-0000000000", "42", "abc", "~", " "]
-        const below = names.map((name) => attempt(`${top}/${name}`))
+        const below = names.map((name) => newRequest(`${top}/${name}`))
         yield* Effect.forEach(below, ours.acquire)
         assert.isTrue(yield* theirs.acquire(directoryOf(top), 2000), "Curator gets the key above")
-        assert.isTrue(Option.isNone(yield* ours.tryAcquire(attempt(top))), "and holds it")
+        assert.isTrue(Option.isNone(yield* ours.tryAcquire(newRequest(top))), "and holds it")
         yield* theirs.release(directoryOf(top))
         yield* Effect.forEach(below, ours.release)
       }))

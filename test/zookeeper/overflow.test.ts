@@ -1,10 +1,10 @@
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Exit, Fiber } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { attempt, freshKey, until } from "../requests.ts"
-import { create, directoryOf, fourLetterWord, lineOf, mkdirp, ZooKeeper } from "./support.ts"
+import { freshKey, newRequest, until } from "../requests.ts"
+import { directoryOf, fourLetterWord, lineOf, mkdirp, ZooKeeper } from "./support.ts"
 
 const adler32 = (bytes: Buffer): number => {
   let a = 1
@@ -62,7 +62,7 @@ layer(ZooKeeper.layer({ version: "3.8" }), { excludeTestServices: true, timeout:
         yield* node?.kill ?? Effect.void
         setCounter(folder, directoryOf(key), 2 ** 31 - 4)
         yield* node?.start ?? Effect.void
-        yield* until(Effect.isSuccess(create(bare, "/up")))
+        yield* until(Effect.map(Effect.exit(lineOf(bare, key)), Exit.isSuccess))
 
         const a = yield* ZooKeeperLock.make({ servers })
         const b = yield* ZooKeeperLock.make({ servers })
@@ -76,7 +76,7 @@ layer(ZooKeeper.layer({ version: "3.8" }), { excludeTestServices: true, timeout:
         const section = (i: number) =>
           Effect.suspend(() => {
             const client = i % 2 === 0 ? a : b
-            const request = attempt(key)
+            const request = newRequest(key)
             return client.acquire(request).pipe(
               Effect.tap(() =>
                 Effect.sync(() => {
@@ -91,8 +91,8 @@ layer(ZooKeeper.layer({ version: "3.8" }), { excludeTestServices: true, timeout:
             )
           })
         // One after the other takes a place in line, so that the order is known.
-        const inOrder: Array<Fiber.Fiber<boolean, unknown>> = []
-        const holder = attempt(key)
+        const inOrder: Array<Fiber.Fiber<unknown, unknown>> = []
+        const holder = newRequest(key)
         yield* a.acquire(holder)
         for (let i = 0; i < 8; i++) {
           inOrder.push(yield* Effect.forkScoped(section(i)))
@@ -104,8 +104,8 @@ layer(ZooKeeper.layer({ version: "3.8" }), { excludeTestServices: true, timeout:
         assert.isTrue(seen.has("2147483647"), "the counter did come to its end")
         // Many at once: the server then counts on beyond the end, until it has written down what it has counted.
         while (![...seen].some((sequence) => sequence.startsWith("-"))) {
-          yield* Effect.forEach(Array.from({ length: 40 }, (_, i) => i), section, { concurrency: "unbounded" })
+          yield* Effect.forEach(Array.from({ length: 20 }, (_, i) => i), section, { concurrency: "unbounded" })
         }
-      }))
+      }), { timeout: 180_000 })
   }
 )

@@ -1,17 +1,28 @@
 /**
- * ZooKeeper servers for tests, a bare client to look behind the backend's back, and what the conformance suite wants to
+ * ZooKeeper servers for tests, a bare client to look behind the backend's back, and what the conformance suite needs to
  * know of the backend.
  */
+import { LockBackend } from "@dlock/core"
 import type { LockTest } from "@dlock/core/testing"
 import { ZooKeeperLock } from "@dlock/zookeeper"
+import { assert } from "@effect/vitest"
 import { Context, Effect, Layer, Schedule } from "effect"
-import type { Duration, Scope } from "effect"
+import type { Scope } from "effect"
+import { createHash } from "node:crypto"
 import { createRequire } from "node:module"
 import * as Net from "node:net"
 import type { HarnessError } from "../harness/HarnessError.ts"
-import { proxy } from "../harness/Proxy.ts"
+import { host } from "../harness/Port.ts"
+import { type Proxy, proxy } from "../harness/Proxy.ts"
 import type { Server } from "../harness/Server.ts"
 import * as Harness from "../harness/ZooKeeperServer.ts"
+
+/** Fails when the property does not come true. */
+export const limit = (property: string) =>
+  Effect.timeoutOrElse({
+    duration: "30 seconds",
+    orElse: () => Effect.sync(() => assert.fail(`${property}, within 30 seconds`))
+  })
 
 /** What the tests use of the driver, which has no types. */
 interface Driver extends ZooKeeperLock.Client {
@@ -30,6 +41,7 @@ interface Driver extends ZooKeeperLock.Client {
     mode: number,
     callback: (error: DriverError | null, path: string) => void
   ) => void
+  readonly setACL: (path: string, acl: ReadonlyArray<object>, callback: (error: DriverError | null) => void) => void
   readonly remove: (path: string, callback: (error: DriverError | null) => void) => void
   readonly mkdirp: (path: string, callback: (error: DriverError | null) => void) => void
 }
@@ -48,8 +60,10 @@ interface Acl {
   readonly id: { readonly scheme: string, readonly id: string }
 }
 
-const { createClient }: {
+const { ACL, Id, createClient }: {
   readonly createClient: (servers: string, options: object) => Driver
+  readonly ACL: new(permission: number, id: object) => object
+  readonly Id: new(scheme: string, id: string) => object
 } = createRequire(import.meta.url)("node-zookeeper-client")
 
 /** A connected client of the bare driver, whose session ends with the scope. */
@@ -117,6 +131,15 @@ export const create = (driver: Driver, path: string, mode: 0 | 1 | 3 = 0, data: 
 
 export const mkdirp = (driver: Driver, path: string) => ask<void>((callback) => driver.mkdirp(path, (e) => callback(e)))
 
+/** Replaces the rights to a node: pairs of a user, as `name:password`, and the sum of its rights. */
+export const grant = (driver: Driver, path: string, ...rights: ReadonlyArray<readonly [string, number]>) => {
+  const acl = rights.map(([user, permission]) => {
+    const hash = createHash("sha1").update(user).digest("base64")
+    return new ACL(permission, new Id("digest", `${user.split(":")[0]}:${hash}`))
+  })
+  return ask<void>((callback) => driver.setACL(path, acl, (e) => callback(e)))
+}
+
 export const remove = (driver: Driver, path: string) => ask<void>((callback) => driver.remove(path, (e) => callback(e)))
 
 /** Where the backend puts a key that needs no escape. */
@@ -125,6 +148,9 @@ export const directoryOf = (key: string): string => `/locks/${key}`
 /** The lock nodes of a key. */
 export const lineOf = (driver: Driver, key: string): Effect.Effect<ReadonlyArray<string>> =>
   Effect.map(childrenOf(driver, directoryOf(key)), (names) => names.filter((name) => name.includes("lock-")))
+
+/** The tests' own session outlives a server that is stopped, and a machine that is busy. */
+const patient = { sessionTimeout: 60_000 }
 
 /** A running server or ensemble, and a client of our own. */
 export class ZooKeeper extends Context.Service<ZooKeeper, {
@@ -137,7 +163,7 @@ export class ZooKeeper extends Context.Service<ZooKeeper, {
       ZooKeeper,
       Effect.gen(function*() {
         const node = yield* Harness.zooKeeper(options)
-        return { nodes: [node], servers: [node.addr], bare: yield* connect([node.addr]) }
+        return { nodes: [node], servers: [node.addr], bare: yield* connect([node.addr], patient) }
       })
     )
 
@@ -145,7 +171,7 @@ export class ZooKeeper extends Context.Service<ZooKeeper, {
     ZooKeeper,
     Effect.gen(function*() {
       const { nodes, servers } = yield* Harness.zooKeeperEnsemble()
-      return { nodes, servers, bare: yield* connect(servers) }
+      return { nodes, servers, bare: yield* connect(servers, patient) }
     })
   )
 }
@@ -163,18 +189,105 @@ export const fourLetterWord = (port: number, word: string): Effect.Effect<string
 export const packetsReceived = (port: number): Effect.Effect<number> =>
   Effect.map(fourLetterWord(port, "mntr"), (text) => Number(/^zk_packets_received\t(\d+)/m.exec(text)?.[1]))
 
+/** Something that accepts connections, and no server. */
+export const listen = (accept: (socket: Net.Socket) => void, host = "127.0.0.1", port = 0) =>
+  Effect.acquireRelease(
+    Effect.callback<{ readonly addr: string, readonly close: () => void }>((resume) => {
+      const sockets = new Set<Net.Socket>()
+      const listener = Net.createServer({ noDelay: true }, (socket) => {
+        sockets.add(socket.on("error", () => {}))
+        accept(socket)
+      })
+      listener.listen(port, host, () => {
+        const address = listener.address()
+        const bound = typeof address === "object" && address !== null ? address.port : 0
+        const close = () => {
+          for (const socket of sockets) socket.destroy()
+          listener.close()
+        }
+        resume(Effect.succeed({ addr: `${host}:${bound}`, close }))
+      })
+    }),
+    ({ close }) => Effect.sync(close)
+  )
+
 /** A proxy in front of a server. */
 export const roadTo = (server: string) => {
   const [host = "", port = ""] = server.split(":")
   return proxy({ host, port: Number(port) })
 }
 
-export const capabilities = (settings: {
-  readonly sessionTimeout: Duration.Input
-  readonly commandTimeout: Duration.Input
-}): LockTest.Capabilities<ZooKeeper> => ({
+/** A proxy that can be led to another server, or to none: then it accepts connections and closes them. */
+const switchable = (server: string) =>
+  Effect.sync(() => {
+    let target: string | undefined = server
+    const sockets = new Set<Net.Socket>()
+    const accept = (near: Net.Socket): void => {
+      sockets.add(near)
+      if (target === undefined) {
+        near.destroy()
+        return
+      }
+      const [host = "", port = ""] = target.split(":")
+      const far = Net.connect(Number(port), host)
+      sockets.add(far.on("error", () => {}))
+      near.on("close", () => far.destroy())
+      near.pipe(far)
+      far.pipe(near)
+    }
+    const leadTo = (server: string | undefined) =>
+      Effect.sync(() => {
+        target = server
+        for (const socket of sockets) socket.destroy()
+        sockets.clear()
+      })
+    return { accept, leadTo }
+  }).pipe(
+    Effect.flatMap(({ accept, leadTo }) => Effect.map(listen(accept), ({ addr }) => ({ addr, leadTo })))
+  )
+
+/** `leader`, `follower` or `standalone`. */
+export const modeOf = (node: Server): Effect.Effect<string | undefined> =>
+  Effect.map(fourLetterWord(node.port, "srvr"), (text) => /^Mode: (.*)$/m.exec(text)?.[1])
+
+/** An ensemble whose members see each other through proxies, so that one can be cut off; clients still reach it. */
+export const dividedEnsemble = Effect.gen(function*() {
+  const roads: Array<{ readonly ends: ReadonlyArray<number>, readonly road: Proxy }> = []
+  const { nodes } = yield* Harness.zooKeeperEnsemble({}, (me, other) => {
+    const through = (port: number) =>
+      Effect.map(proxy({ host, port }), (road) => {
+        roads.push({ ends: [me.id, other.id], road })
+        return road.port
+      })
+    return Effect.gen(function*() {
+      return { ...other, quorum: yield* through(other.quorum), election: yield* through(other.election) }
+    })
+  })
+  const isolate = (node: Server) =>
+    Effect.forEach(roads, ({ ends, road }) => ends.includes(nodes.indexOf(node) + 1) ? road.blackhole() : Effect.void)
+  return {
+    nodes,
+    servers: nodes.map(({ addr }) => addr),
+    isolate,
+    heal: Effect.forEach(roads, ({ road }) => road.pass)
+  }
+})
+
+/** What the suite tests. A busy machine answers late. */
+export const backend = Layer.effect(
+  LockBackend,
+  Effect.flatMap(
+    ZooKeeper,
+    ({ servers }) => ZooKeeperLock.make({ servers, sessionTimeout: "30 seconds", commandTimeout: "30 seconds" })
+  )
+)
+
+/** Of clients that lose their servers, and so wait that long. */
+const settings = { sessionTimeout: "3 seconds", commandTimeout: "3 seconds" } as const
+
+export const capabilities: LockTest.Capabilities<ZooKeeper> = {
   clock: "live",
-  tenure: "session",
+  freedBy: "session",
   ttl: "session",
   minTtl: settings.sessionTimeout,
   // A tick, by which the server counts; as long again for an election.
@@ -182,6 +295,11 @@ export const capabilities = (settings: {
   commandTimeout: settings.commandTimeout,
   fifo: true,
   pushesLoss: true,
+  tellsWanted: true,
+  reserves: true,
+  renewsTokens: true,
+  inspects: { owner: true, token: false, remaining: false, waiting: "owners" },
+  revokes: true,
   refuses: (key) => key.split("/").some((segment) => ["", ".", ".."].includes(segment)),
   inLine: (key) => Effect.flatMap(ZooKeeper, ({ bare }) => Effect.map(lineOf(bare, key), (names) => names.length)),
   mortal: Effect.gen(function*() {
@@ -197,11 +315,44 @@ export const capabilities = (settings: {
     const client = yield* ZooKeeperLock.makeClient(driver)
     const all = (fault: (road: (typeof roads)[number]) => Effect.Effect<void>) =>
       Effect.forEach(roads, fault, { discard: true })
-    // Somebody else takes over the session and ends it, while the client can not take it back.
+    // Another client takes over the session and ends it, while this one cannot take it back.
     const revoke = all((road) => road.refuse).pipe(
       Effect.andThen(Effect.scoped(connect(servers, { session: driver }))),
       Effect.andThen(all((road) => road.pass))
     )
     return { client, revoke: () => revoke }
+  }),
+  late: Effect.gen(function*() {
+    const { servers: [server = ""] } = yield* ZooKeeper
+    const road = yield* roadTo(server)
+    const client = yield* ZooKeeperLock.make({ servers: road.addr, sessionTimeout: "10 seconds" })
+    return { client, holdBack: road.freeze, breakOff: road.strand, deliver: road.pass }
+  }),
+  counted: Effect.gen(function*() {
+    const { nodes, servers } = yield* ZooKeeper
+    const driver = yield* connect(servers)
+    const client = yield* ZooKeeperLock.makeClient(driver)
+    const sid = `sid=0x${driver.getSessionId().toString("hex").replace(/^0+/, "")},`
+    const receivedBy = ({ port }: Server) =>
+      Effect.map(fourLetterWord(port, "cons"), (text) => {
+        const line = text.split("\n").find((line) => line.includes(sid)) ?? ""
+        return Number(/recved=(\d+)/.exec(line)?.[1] ?? 0)
+      })
+    const requests = Effect.map(Effect.forEach(nodes, receivedBy), (all) => all.reduce((sum, one) => sum + one, 0))
+    return { client, requests }
+  }),
+  swapped: Effect.gen(function*() {
+    const { servers: [server = ""] } = yield* ZooKeeper
+    const other = yield* Harness.zooKeeper({})
+    const road = yield* switchable(server)
+    const client = yield* ZooKeeperLock.make({ ...settings, servers: road.addr })
+    return { client, begin: road.leadTo(other.addr), end: road.leadTo(server) }
+  }),
+  // Without a quorum a server accepts connections and closes them.
+  busy: Effect.gen(function*() {
+    const { servers: [server = ""] } = yield* ZooKeeper
+    const road = yield* switchable(server)
+    const client = yield* ZooKeeperLock.make({ ...settings, servers: road.addr })
+    return { client, begin: road.leadTo(undefined), end: road.leadTo(server) }
   })
-})
+}

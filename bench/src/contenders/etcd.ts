@@ -4,7 +4,7 @@
 import { EtcdLock } from "@dlock/etcd"
 import { Etcd3, EtcdLockFailedError } from "etcd3"
 import { setTimeout as sleep } from "node:timers/promises"
-import { type Contender, dlock, type Entry, promising, type Site } from "../Contender.ts"
+import { type Contender, dlock, type Entry, type LayerOf, promising, type Site } from "../Contender.ts"
 
 const clientOf = ({ addrs }: Site): Etcd3 => new Etcd3({ hosts: addrs.map((addr) => `http://${addr}`) })
 
@@ -56,9 +56,11 @@ const own = (pauseMillis: number) => (site: Site): Contender => {
   })
 }
 
+export const etcdLayer: LayerOf = ({ addrs }) => EtcdLock.layer({ endpoints: addrs })
+
 export const etcd: ReadonlyArray<Entry> = [
   { name: "bare etcd3", kind: "floor", make: floor },
-  { name: "dlock", kind: "dlock", make: ({ addrs }) => dlock(EtcdLock.layer({ endpoints: addrs })) },
+  { name: "dlock", kind: "dlock", make: (site) => dlock(etcdLayer(site)) },
   { name: "etcd3 Lock", kind: "peer", make: own(100) },
   { name: "etcd3 Lock (fast)", kind: "peer", make: own(10) }
 ]

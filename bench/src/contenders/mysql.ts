@@ -4,7 +4,7 @@
 import { MysqlLock } from "@dlock/mysql"
 import { Redacted } from "effect"
 import { createPool, type Pool } from "mysql2/promise"
-import { type Contender, dlock, type Entry, promising, type Release, type Site } from "../Contender.ts"
+import { type Contender, dlock, type Entry, type LayerOf, promising, type Release, type Site } from "../Contender.ts"
 
 const login = { user: "app", password: "secret", database: "locks" }
 
@@ -35,7 +35,7 @@ const floor = async (site: Site): Promise<Contender> => {
   })
 }
 
-/** The recipe of those who wait: a connection for each who waits or holds. */
+/** The recipe of those that wait: a connection for each that waits or holds. */
 const perWaiter = (site: Site): Contender => {
   const pool = poolOf(site, 300)
   const run = async (key: string, work?: () => Promise<void>) => {
@@ -48,7 +48,7 @@ const perWaiter = (site: Site): Contender => {
   return promising({ pair: run, run, close: () => pool.end() })
 }
 
-const layer = ({ addrs: [addr = ""] }: Site) => {
+export const mysqlLayer: LayerOf = ({ addrs: [addr = ""] }) => {
   const [host = "", port] = addr.split(":")
   const { database, password, user } = login
   return MysqlLock.layer({
@@ -63,6 +63,6 @@ const layer = ({ addrs: [addr = ""] }: Site) => {
 
 export const mysql: ReadonlyArray<Entry> = [
   { name: "bare GET_LOCK", kind: "floor", make: floor },
-  { name: "dlock", kind: "dlock", make: (site) => dlock(layer(site)) },
+  { name: "dlock", kind: "dlock", make: (site) => dlock(mysqlLayer(site)) },
   { name: "GET_LOCK on a pool", kind: "peer", make: perWaiter }
 ]

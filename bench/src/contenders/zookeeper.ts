@@ -3,7 +3,7 @@
  */
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { createRequire } from "node:module"
-import { type Contender, dlock, type Entry, promising, type Release, type Site } from "../Contender.ts"
+import { type Contender, dlock, type Entry, type LayerOf, promising, type Release, type Site } from "../Contender.ts"
 
 type Answer<A> = (error: Error | null, answer: A) => void
 
@@ -37,7 +37,7 @@ const recipe = async ({ addrs }: Site): Promise<Contender> => {
   })
   const parents = new Map<string, Promise<string>>()
 
-  /** Takes the place behind the last, and waits until nobody is before it; answers the node. */
+  /** Takes the place behind the last, and waits until none is before it; answers the node. */
   const take = async (key: string): Promise<string> => {
     const parent = `/recipe/${key}`
     let made = parents.get(parent)
@@ -77,7 +77,9 @@ const recipe = async ({ addrs }: Site): Promise<Contender> => {
   })
 }
 
+export const zookeeperLayer: LayerOf = ({ addrs }) => ZooKeeperLock.layer({ servers: addrs })
+
 export const zookeeper: ReadonlyArray<Entry> = [
   { name: "bare recipe", kind: "floor", make: recipe },
-  { name: "dlock", kind: "dlock", make: ({ addrs }) => dlock(ZooKeeperLock.layer({ servers: addrs })) }
+  { name: "dlock", kind: "dlock", make: (site) => dlock(zookeeperLayer(site)) }
 ]

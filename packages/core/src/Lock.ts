@@ -4,15 +4,20 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import type * as Option from "effect/Option"
-import type * as Schedule from "effect/Schedule"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as internal from "./internal/section.ts"
+import * as internal from "./internal/lock.ts"
+import * as locks from "./internal/locks.ts"
+import type * as options from "./internal/options.ts"
+import type * as permit from "./internal/permit.ts"
+import * as permits from "./internal/permits.ts"
+import type * as permitSearch from "./internal/permitSearch.ts"
+import { optional, type ProgramOf } from "./internal/section.ts"
 import type { Lease } from "./Lease.ts"
-import { LockBackend } from "./LockBackend.ts"
+import { type Inspection, LockBackend } from "./LockBackend.ts"
 import type { InvalidLockRequest, LockBackendError, LockError, LockLost, LockUnavailable } from "./LockError.ts"
 
 /**
@@ -25,20 +30,7 @@ export declare namespace Lock {
    * @category models
    * @since 0.1.0
    */
-  interface Options {
-    /** How long the backend keeps the lease without renewal, at least 10 milliseconds. Default: 30 seconds. */
-    readonly ttl?: Duration.Input | undefined
-    /** The longest wait; then `LockUnavailable` (`timeout`). Zero: a single attempt. Default: no limit. */
-    readonly timeout?: Duration.Input | undefined
-    /** Attempts on this schedule, instead of a place in the backend's line. Default: the line. */
-    readonly retry?: Schedule.Schedule<unknown, LockUnavailable> | undefined
-    /** How often the watchdog renews; `true` is every third of the ttl, `false` is never. Default: `true`. */
-    readonly renew?: boolean | Duration.Input | undefined
-    /** No renewal beyond this; the lease is then lost (`maxHold`). Default: no limit. */
-    readonly maxHold?: Duration.Input | undefined
-    /** A label for people, put before the UUID that makes the owner unique. Default: the host's and process' id. */
-    readonly owner?: string | undefined
-  }
+  type Options = options.Options
 
   /**
    * The options of the forms that do not wait.
@@ -49,12 +41,86 @@ export declare namespace Lock {
   type TryOptions = Omit<Options, "timeout" | "retry">
 
   /**
+   * The defaults of a layer: those of every lock, and the turn.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type Defaults = options.Defaults
+
+  /**
    * What runs under a lock: an effect, or a function of the lease.
    *
    * @category models
    * @since 0.1.0
    */
   type Program<A, E, R> = Effect.Effect<A, E, R> | ((lease: Lease) => Effect.Effect<A, E, R>)
+
+  /**
+   * The options of the forms for several keys, which always stand in line.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type LocksOptions = Omit<Options, "retry" | "linger">
+
+  /**
+   * The options of the form for several keys that does not wait.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type TryLocksOptions = Omit<LocksOptions, "timeout">
+
+  /**
+   * What runs under several locks: an effect, or a function of the leases, one for each key that was given.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type LocksProgram<Keys extends ReadonlyArray<string>, A, E, R> =
+    | Effect.Effect<A, E, R>
+    | ((leases: { readonly [I in keyof Keys]: Lease }) => Effect.Effect<A, E, R>)
+
+  /**
+   * How many permits there are, and how many are asked for.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type PermitAmount = permits.Amount
+
+  /**
+   * A lease of permits; `permit` is the number of the (first) one.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type Permit = permit.Permit
+
+  /**
+   * What runs with permits: an effect, or a function of the `Permit`.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type PermitProgram<A, E, R> = Effect.Effect<A, E, R> | ((permit: Permit) => Effect.Effect<A, E, R>)
+
+  /**
+   * The options of the form for permits, which always stands in line.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type PermitOptions = permitSearch.PermitOptions
+
+  /**
+   * The options of the form for permits that does not wait.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type TryPermitOptions = Omit<PermitOptions, "timeout">
 }
 
 /**
@@ -92,10 +158,16 @@ export class Lock extends Context.Service<Lock, {
     E | LockLost | LockBackendError | InvalidLockRequest,
     Exclude<R, Scope.Scope>
   >
+  /** Who holds the key and who waits for it, as the server tells it. Reads only. */
+  readonly inspect: (key: string) => Effect.Effect<Inspection, LockBackendError | InvalidLockRequest>
+  /** Ends the hold of exactly this owner; `false`: it does not hold the key. `Unsupported` where it cannot be exact. */
+  readonly revoke: (key: string, owner: string) => Effect.Effect<boolean, LockBackendError | InvalidLockRequest>
+  /** One round trip that fails when locks cannot be taken now. */
+  readonly ping: Effect.Effect<void, LockBackendError>
 }>()("@dlock/core/Lock") {
   /**
-   * Locks over the `LockBackend` of the context. The layer's scope carries the watchdog and what is still to be given
-   * back when a caller has already gone on.
+   * Locks over the `LockBackend` of the context. The layer's scope carries the watchdog and what is still to be released
+   * when a caller has already gone on.
    *
    * @category layers
    * @since 0.1.0
@@ -106,8 +178,9 @@ export class Lock extends Context.Service<Lock, {
   }
 }
 
-const isProgram = <A, E, R>(u: Lock.Program<A, E, R> | Lock.Options | undefined): u is Lock.Program<A, E, R> =>
-  typeof u === "function" || Effect.isEffect(u)
+// A promise is a program too, which is refused with a sentence, and no options.
+const isProgram = <L, A, E, R>(u: ProgramOf<L, A, E, R> | Lock.Options | undefined): u is ProgramOf<L, A, E, R> =>
+  typeof u === "function" || Effect.isEffect(u) || u instanceof Promise
 
 /**
  * Waits for `key`, runs `program` while holding it, gives it back. `program` has a scope of its own, which closes
@@ -191,3 +264,162 @@ export const tryAcquire = (
   options?: Lock.TryOptions
 ): Effect.Effect<Option.Option<Lease>, LockBackendError | InvalidLockRequest, Scope.Scope | Lock> =>
   Effect.flatMap(Lock, (lock) => lock.tryAcquire(key, options))
+
+type ManyProgram<A, E, R> = ProgramOf<ReadonlyArray<Lease>, A, E, R>
+
+/**
+ * Waits for all `keys`, runs `program` while holding them, and releases them in the reverse order. Keys are taken in one
+ * order, whatever the order in which they are given, so callers never wait for each other in a circle; `timeout` is over
+ * all of them. When any lease is lost, `program` is interrupted and the result is the `LockLost` that names the key.
+ *
+ * `program` is an effect, or a function of the leases: one for each key, in the order given. Without keys it just runs.
+ * Nothing that is configured as a default for `retry`, `timeout`, `linger` or `minHold` counts here.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export function withLocks<const Keys extends ReadonlyArray<string>>(keys: Keys, options?: Lock.LocksOptions): <A, E, R>(
+  program: Lock.LocksProgram<Keys, A, E, R>
+) => Effect.Effect<A, E | LockError, Exclude<R, Scope.Scope> | Lock>
+export function withLocks<const Keys extends ReadonlyArray<string>, A, E, R>(
+  keys: Keys,
+  program: Lock.LocksProgram<Keys, A, E, R>,
+  options?: Lock.LocksOptions
+): Effect.Effect<A, E | LockError, Exclude<R, Scope.Scope> | Lock>
+export function withLocks<A, E, R>(
+  keys: ReadonlyArray<string>,
+  second?: ManyProgram<A, E, R> | Lock.LocksOptions,
+  third?: Lock.LocksOptions
+) {
+  const all = (program: ManyProgram<A, E, R>, options: Lock.LocksOptions | undefined) =>
+    Effect.flatMap(Lock, (lock) => locks.withLocks(lock.withLock, keys, program, options, Exit.fail))
+  return isProgram(second)
+    ? all(second, third)
+    : (program: ManyProgram<A, E, R>) => all(program, second)
+}
+
+/**
+ * Runs `program` while holding all `keys` if all of them are free now; `none`, and nothing held, otherwise.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export function withLocksIfAvailable<const Keys extends ReadonlyArray<string>>(
+  keys: Keys,
+  options?: Lock.TryLocksOptions
+): <A, E, R>(
+  program: Lock.LocksProgram<Keys, A, E, R>
+) => Effect.Effect<
+  Option.Option<A>,
+  E | LockLost | LockBackendError | InvalidLockRequest,
+  Exclude<R, Scope.Scope> | Lock
+>
+export function withLocksIfAvailable<const Keys extends ReadonlyArray<string>, A, E, R>(
+  keys: Keys,
+  program: Lock.LocksProgram<Keys, A, E, R>,
+  options?: Lock.TryLocksOptions
+): Effect.Effect<
+  Option.Option<A>,
+  E | LockLost | LockBackendError | InvalidLockRequest,
+  Exclude<R, Scope.Scope> | Lock
+>
+export function withLocksIfAvailable<A, E, R>(
+  keys: ReadonlyArray<string>,
+  second?: ManyProgram<A, E, R> | Lock.TryLocksOptions,
+  third?: Lock.TryLocksOptions
+) {
+  const all = (program: ManyProgram<A, E, R>, options: Lock.TryLocksOptions | undefined) =>
+    Effect.flatMap(Lock, (lock) =>
+      locks.withLocks(
+        lock.withLock,
+        keys,
+        optional(keys[0] ?? "", program),
+        { ...options, timeout: 0 },
+        () => Exit.succeed(Option.none<A>())
+      ))
+  return isProgram(second)
+    ? all(second, third)
+    : (program: ManyProgram<A, E, R>) => all(program, second)
+}
+
+/**
+ * Waits for permits of `key`, of which at most `limit` are in use over all processes, runs `program` with them, and
+ * releases them. Callers are served in the order in which they come, whatever number of permits they ask for; `permits: 1`
+ * and `permits: limit` are readers and writers.
+ *
+ * `program` is an effect, or a function of the `Permit`. When a permit is lost, `program` is interrupted and the result is
+ * `LockLost`. A request with a smaller limit gets one of the first permits, and may hold up those behind it.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export function withPermit(key: string, amount: Lock.PermitAmount, options?: Lock.PermitOptions): <A, E, R>(
+  program: Lock.PermitProgram<A, E, R>
+) => Effect.Effect<A, E | LockError, Exclude<R, Scope.Scope> | Lock>
+export function withPermit<A, E, R>(
+  key: string,
+  amount: Lock.PermitAmount,
+  program: Lock.PermitProgram<A, E, R>,
+  options?: Lock.PermitOptions
+): Effect.Effect<A, E | LockError, Exclude<R, Scope.Scope> | Lock>
+export function withPermit<A, E, R>(
+  key: string,
+  amount: Lock.PermitAmount,
+  third?: Lock.PermitProgram<A, E, R> | Lock.PermitOptions,
+  fourth?: Lock.PermitOptions
+) {
+  const one = (program: Lock.PermitProgram<A, E, R>, options: Lock.PermitOptions | undefined) =>
+    Effect.flatMap(Lock, (lock) => permits.withPermit(lock, key, amount, program, options, Exit.fail))
+  return isProgram(third)
+    ? one(third, fourth)
+    : (program: Lock.PermitProgram<A, E, R>) => one(program, third)
+}
+
+/**
+ * Runs `program` with permits of `key` if so many are free now; `none`, and nothing held, otherwise. It does not stand in
+ * line, so it may slip in while somebody in line waits for more.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export function withPermitIfAvailable(
+  key: string,
+  amount: Lock.PermitAmount,
+  options?: Lock.TryPermitOptions
+): <A, E, R>(
+  program: Lock.PermitProgram<A, E, R>
+) => Effect.Effect<
+  Option.Option<A>,
+  E | LockLost | LockBackendError | InvalidLockRequest,
+  Exclude<R, Scope.Scope> | Lock
+>
+export function withPermitIfAvailable<A, E, R>(
+  key: string,
+  amount: Lock.PermitAmount,
+  program: Lock.PermitProgram<A, E, R>,
+  options?: Lock.TryPermitOptions
+): Effect.Effect<
+  Option.Option<A>,
+  E | LockLost | LockBackendError | InvalidLockRequest,
+  Exclude<R, Scope.Scope> | Lock
+>
+export function withPermitIfAvailable<A, E, R>(
+  key: string,
+  amount: Lock.PermitAmount,
+  third?: Lock.PermitProgram<A, E, R> | Lock.TryPermitOptions,
+  fourth?: Lock.TryPermitOptions
+) {
+  const one = (program: Lock.PermitProgram<A, E, R>, options: Lock.TryPermitOptions | undefined) =>
+    Effect.flatMap(Lock, (lock) =>
+      permits.withPermit(
+        lock,
+        key,
+        amount,
+        optional(key, program),
+        { ...options, timeout: 0 },
+        () => Exit.succeed(Option.none<A>())
+      ))
+  return isProgram(third)
+    ? one(third, fourth)
+    : (program: Lock.PermitProgram<A, E, R>) => one(program, third)
+}

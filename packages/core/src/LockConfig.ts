@@ -1,10 +1,10 @@
 /**
- * Configuration by whoever operates the program: each backend's options and the defaults of every lock, from the
+ * Configuration by the operator of the program: each backend's options and the defaults of every lock, from the
  * environment and from a YAML file.
  *
- * Each value is a `Config` of its own and reads the variables of its section (`DLOCK_REDIS_ADDRS`, ...) from the
+ * Each backend declares its options in its own package; their variables (`DLOCK_REDIS_ADDRS`, ...) are read from the
  * `ConfigProvider` of the context, which is the environment unless told otherwise. `layer` adds the file below the
- * environment, key by key, and checks all of it at once. The README lists every name, type and default.
+ * environment, key by key, and checks all of it at once.
  *
  * @since 0.1.0
  */
@@ -18,11 +18,11 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as check from "./internal/configCheck.ts"
-import * as configFile from "./internal/configFile.ts"
-import * as read from "./internal/configRead.ts"
-import * as table from "./internal/configTable.ts"
-import * as defaults from "./internal/lockDefaults.ts"
+import type * as Options from "./backend/Options.ts"
+import * as check from "./internal/config/check.ts"
+import * as configFile from "./internal/config/file.ts"
+import * as table from "./internal/config/table.ts"
+import * as defaults from "./internal/options.ts"
 import { Lock } from "./Lock.ts"
 import { LockBackend } from "./LockBackend.ts"
 
@@ -48,11 +48,7 @@ export class LockConfigError extends Schema.TaggedError<LockConfigError>()("Lock
  * @category services
  * @since 0.1.0
  */
-export const LockDefaults: Context.Reference<Lock.Options> = defaults.LockDefaults
-
-const options = <A extends { readonly enabled?: boolean }>(
-  section: table.Section<A>
-): Config.Config<Omit<A, "enabled">> => Config.map(read.config(section), ({ enabled: _, ...options }) => options)
+export const LockDefaults: Context.Reference<Lock.Defaults> = defaults.LockDefaults
 
 /**
  * Whether the backend of this name is enabled: `DLOCK_<NAME>_ENABLED`. Default: false.
@@ -61,7 +57,7 @@ const options = <A extends { readonly enabled?: boolean }>(
  * @since 0.1.0
  */
 export const enabled = (name: string): Config.Config<boolean> =>
-  Config.map(read.config(table.anyBackend(name)), ({ enabled }) => enabled === true)
+  Config.map(table.enabled(name).config, ({ enabled }) => enabled === true)
 
 const defaultRetryDelay = Duration.millis(100)
 
@@ -76,62 +72,14 @@ const retry = (times: number | undefined, delay: Duration.Duration = defaultRetr
  * @since 0.1.0
  */
 export const lock: Config.Config<Lock.Options> = Config.map(
-  read.config(table.lock),
+  table.lock.config,
   ({ retryDelay, retryTimes, ...options }) =>
     retryTimes === undefined && retryDelay === undefined
       ? options
       : { ...options, retry: retry(retryTimes, retryDelay) }
 )
 
-/**
- * The options of `RedisLock`: `DLOCK_REDIS_ADDRS`, ...
- *
- * @category configs
- * @since 0.1.0
- */
-export const redis = Config.map(
-  options(table.redis),
-  ({ waitReplicas, waitTimeout, ...options }) =>
-    waitReplicas === undefined ? options : { ...options, waitReplicas: { count: waitReplicas, timeout: waitTimeout } }
-)
-
-/**
- * The options of `Redlock`: `DLOCK_REDLOCK_NODES`, ...
- *
- * @category configs
- * @since 0.1.0
- */
-export const redlock = options(table.redlock)
-
-/**
- * The options of `EtcdLock`: `DLOCK_ETCD_ENDPOINTS`, ...
- *
- * @category configs
- * @since 0.1.0
- */
-export const etcd = options(table.etcd)
-
-/**
- * The options of `MysqlLock`: `DLOCK_MYSQL_HOST`, ...
- *
- * @category configs
- * @since 0.1.0
- */
-export const mysql = Config.map(
-  options(table.mysql),
-  ({ fencingTable, ...options }) =>
-    fencingTable === undefined ? options : { ...options, fencing: { table: fencingTable } }
-)
-
-/**
- * The options of `ZooKeeperLock`: `DLOCK_ZOOKEEPER_SERVERS`, ...
- *
- * @category configs
- * @since 0.1.0
- */
-export const zookeeper = options(table.zookeeper)
-
-const overGiven = (configured: Lock.Options): Effect.Effect<Lock.Options> =>
+const overGiven = (configured: Lock.Defaults): Effect.Effect<Lock.Defaults> =>
   Effect.map(LockDefaults, (given) => ({ ...given, ...configured }))
 
 /**
@@ -147,18 +95,40 @@ export const layerDefaults: Layer.Layer<never, Config.ConfigError> = Layer.fresh
 )
 
 /**
+ * A backend as the configuration sees it: the namespace of its package, as it is imported.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Backend {
+  readonly name: string
+  /** What it has to configure. Default: nothing but whether it is enabled. */
+  readonly declaration?: Options.Declaration | undefined
+}
+
+/**
  * Locks over the backend that `make` makes of the configured options, with `LockDefaults` from the configuration too:
- * what the `layerConfig` of a backend's package is.
+ * what the `layerConfig` of a backend's package is. A variable that is a near miss of one of the `declaration` fails the
+ * layer.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerLock = <O, E, R>(
   config: Config.Config<O>,
-  make: (options: O) => Effect.Effect<LockBackend["Service"], E, R>
+  make: (options: O) => Effect.Effect<LockBackend["Service"], E, R>,
+  declaration?: Options.Declaration
 ): Layer.Layer<Lock, E | Config.ConfigError, Exclude<R, Scope.Scope>> =>
   Layer.provide(Lock.layer, [
-    Layer.effect(LockBackend, Effect.flatMap(config, make)),
+    Layer.effect(
+      LockBackend,
+      Effect.gen(function*() {
+        if (declaration !== undefined) {
+          yield* check.checkMisses(table.sectionsOf([{ name: declaration.name, declaration }]))
+        }
+        return yield* make(yield* config)
+      })
+    ),
     layerDefaults
   ])
 
@@ -166,24 +136,37 @@ export const layerLock = <O, E, R>(
  * Puts a YAML file below the environment, key by key, and sets `LockDefaults`. The file is `file`, else the one that
  * `DLOCK_CONFIG` names, else `config.yaml`, else `config/config.yaml`; only the last two may be missing.
  *
- * All of the configuration is checked when the layer is built, also of backends that are not enabled; a value of the
- * file that a variable overrides is not looked at. "The environment" is the `ConfigProvider` of the context. The file
- * is read through `FileSystem`, so that core needs no platform: provide `NodeFileSystem.layer`, or that of another
- * one.
+ * What concerns core and the given backends is checked when the layer is built, also of backends that are not enabled;
+ * a value of the file that a variable overrides is not looked at. A variable or a key that nothing reads fails the
+ * layer where it is a near miss of a known name; of other variables a warning is written, if the backends are given.
+ *
+ * "The environment" is the `ConfigProvider` of the context. The file is read through `FileSystem`, so that core needs no
+ * platform: provide `NodeFileSystem.layer`, or that of another one.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options?: {
+export const layer = (options: {
+  /** The backends that are configured: the namespaces of their packages. */
+  readonly backends?: ReadonlyArray<Backend> | undefined
   /** The path of the file, which then must exist. */
   readonly file?: string | undefined
-}): Layer.Layer<never, LockConfigError, FileSystem.FileSystem> =>
+  /** The mapping of the file that is read, and nothing else of it. Default: `dlock`, or all of a file without it. */
+  readonly section?: string | undefined
+} = {}): Layer.Layer<never, LockConfigError, FileSystem.FileSystem> =>
   Layer.effectContext(
     Effect.gen(function*() {
+      const { backends, section } = options
+      const sections = table.sectionsOf(backends ?? [])
       const environment = yield* ConfigProvider.ConfigProvider
-      const file = yield* configFile.find(options?.file, environment)
-      const problems = yield* check.check(environment, file)
+      const file = yield* configFile.find(options.file, environment, { sections, section })
+      const unread = yield* check.unread(sections, environment)
+      const problems = [
+        ...yield* check.check(sections, environment, file),
+        ...check.misses(unread).map(({ problem, variable }) => ({ source: variable, problem }))
+      ]
       if (problems.length > 0) return yield* new LockConfigError({ problems })
+      if (backends !== undefined) yield* check.warn(unread)
       const provider = check.merge(environment, file)
       return Context.make(ConfigProvider.ConfigProvider, provider).pipe(
         Context.add(LockDefaults, yield* Effect.flatMap(lock.parse(provider), overGiven))

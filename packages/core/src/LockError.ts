@@ -27,29 +27,33 @@ const unavailableText: Record<UnavailableReason, string> = {
 }
 
 /**
- * The lock is not to be had now. Nothing is held and nothing is queued.
+ * The lock is unavailable now. Nothing is held and nothing is queued. `holder` is the label of the owner that holds it,
+ * as the backend last told; absent where its answers do not tell.
  *
  * @category errors
  * @since 0.1.0
  */
 export class LockUnavailable extends Schema.TaggedError<LockUnavailable>()("LockUnavailable", {
   key: Schema.String,
-  reason: UnavailableReason
+  reason: UnavailableReason,
+  holder: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
-    return `Lock "${this.key}" is unavailable: ${unavailableText[this.reason]}`
+    const held = this.reason === "held" ? "" : "held "
+    const by = this.holder === undefined ? "" : ` (${held}by ${this.holder})`
+    return `Lock "${this.key}" is unavailable: ${unavailableText[this.reason]}${by}`
   }
 }
 
 /**
  * Why a lease ended while it was still wanted: `expired` (the local deadline passed without a renewal), `taken` (the
- * backend no longer has this owner as holder), `session` (the server-side session that carried the lease ended) or
- * `maxHold` (held for as long as the caller allowed).
+ * backend no longer has this owner as holder), `session` (the server-side session that carried the lease ended),
+ * `maxHold` (held for as long as the caller allowed) or `closed` (it was released, or the layer was closed).
  *
  * @category models
  * @since 0.1.0
  */
-export const LossReason = Schema.Literals(["expired", "taken", "session", "maxHold"])
+export const LossReason = Schema.Literals(["expired", "taken", "session", "maxHold", "closed"])
 
 /**
  * @category models
@@ -58,10 +62,11 @@ export const LossReason = Schema.Literals(["expired", "taken", "session", "maxHo
 export type LossReason = typeof LossReason.Type
 
 const lossText: Record<LossReason, string> = {
-  expired: "its time limit passed before a renewal was answered",
+  expired: "it was not renewed before its time limit passed",
   taken: "the backend no longer has it as holder",
   session: "the session that carried it ended",
-  maxHold: "it was held for as long as maxHold allows"
+  maxHold: "it was held for as long as maxHold allows",
+  closed: "it was released, or the Lock layer was closed"
 }
 
 /**
@@ -97,9 +102,9 @@ export class LockLost extends Schema.TaggedError<LockLost>()("LockLost", {
 /**
  * Why a backend could not do what it was asked: `Unreachable` (no connection), `Timeout` (no answer in time, the
  * outcome is unknown), `Rejected` (the server refused: a read-only replica, out of memory, a limit), `Unauthorized`
- * (wrong or missing credentials or rights), `Unsupported` (a server that can not carry locks: too old, a proxy, a
- * cluster mode), `Protocol` (an answer that makes no sense) or `Options` (what the backend was given makes no sense;
- * nothing was sent).
+ * (wrong or missing credentials or rights), `Unsupported` (a server that cannot carry locks: too old, a proxy, a
+ * cluster mode), `Protocol` (a malformed answer), `Options` (invalid options of the backend; nothing was sent) or
+ * `Closed` (the Lock layer is closed, and stays so).
  *
  * @category models
  * @since 0.1.0
@@ -111,7 +116,8 @@ export const BackendReason = Schema.Literals([
   "Unauthorized",
   "Unsupported",
   "Protocol",
-  "Options"
+  "Options",
+  "Closed"
 ])
 
 /**
@@ -121,18 +127,19 @@ export const BackendReason = Schema.Literals([
 export type BackendReason = typeof BackendReason.Type
 
 const backendText: Record<BackendReason, string> = {
-  Unreachable: "the server can not be reached",
+  Unreachable: "the server is unreachable",
   Timeout: "the server did not answer in time",
   Rejected: "the server refused",
   Unauthorized: "the server did not accept the credentials",
-  Unsupported: "the server can not carry locks",
-  Protocol: "the server's answer makes no sense",
-  Options: "the options make no sense"
+  Unsupported: "the server cannot carry locks",
+  Protocol: "the server's answer is malformed",
+  Options: "invalid options",
+  Closed: "the Lock layer is closed"
 }
 
 /**
- * The backend failed. `operation` is the verb (`acquire`, `renew`, `release`, `connect`, ...); `detail` is a sentence
- * for people without secrets; `cause` is the driver's error, for programs.
+ * The backend failed. `operation` is the verb (`acquire`, `renew`, `release`, `connect`, ...); `address` is the server,
+ * `host:port`; `detail` is a sentence for people without secrets; `cause` is the driver's error, for programs.
  *
  * @category errors
  * @since 0.1.0
@@ -141,17 +148,19 @@ export class LockBackendError extends Schema.TaggedError<LockBackendError>()("Lo
   backend: Schema.String,
   operation: Schema.String,
   reason: BackendReason,
+  address: Schema.optionalKey(Schema.String),
   detail: Schema.optionalKey(Schema.String),
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message(): string {
     const detail = this.detail === undefined ? "" : ` (${this.detail})`
-    return `${this.backend} could not ${this.operation}: ${backendText[this.reason]}${detail}`
+    const at = this.address === undefined ? "" : ` at ${this.address}`
+    return `${this.backend} could not ${this.operation}${at}: ${backendText[this.reason]}${detail}`
   }
 }
 
 /**
- * The request makes no sense (an empty or over-long key, a ttl below what the backend can do, ...). Nothing was sent.
+ * The request is invalid (an empty or over-long key, a ttl below what the backend can do, ...). Nothing was sent.
  *
  * @category errors
  * @since 0.1.0

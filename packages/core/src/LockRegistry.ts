@@ -3,14 +3,15 @@
  *
  * @since 0.1.0
  */
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as read from "./internal/configRead.ts"
-import * as table from "./internal/configTable.ts"
+import * as check from "./internal/config/check.ts"
+import * as table from "./internal/config/table.ts"
 import * as registry from "./internal/registry.ts"
 import { Lock } from "./Lock.ts"
 import * as LockConfig from "./LockConfig.ts"
@@ -19,30 +20,46 @@ import { LockBackendError } from "./LockError.ts"
 const list = (names: ReadonlyArray<string>) =>
   names.length === 0 ? "none" : names.map((name) => JSON.stringify(name)).join(", ")
 
+// The module that a backend of ours is; where core has to tell what to pass.
+const modules: { readonly [name in string]?: string } = {
+  memory: "MemoryLock",
+  redis: "RedisLock",
+  redlock: "Redlock",
+  etcd: "EtcdLock",
+  mysql: "MysqlLock",
+  zookeeper: "ZooKeeperLock",
+  postgres: "PostgresLock"
+}
+
 /**
- * There is no backend of this name in the registry: it is `unknown`, or the configuration has it `disabled`. `names`
- * are those that there are.
+ * The registry has no backend of this name: it is `unknown`, the configuration has it `disabled`, or it is enabled and
+ * was `notPassed` to `layerConfig`. `names` are those that the registry has.
  *
  * @category errors
  * @since 0.1.0
  */
 export class LockNotFound extends Schema.TaggedError<LockNotFound>()("LockNotFound", {
-  name: Schema.String,
-  reason: Schema.Literals(["unknown", "disabled"]),
+  backend: Schema.String,
+  reason: Schema.Literals(["unknown", "disabled", "notPassed"]),
   names: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    return this.reason === "unknown"
-      ? `The lock backend ${JSON.stringify(this.name)} is not known; there are: ${list(this.names)}`
-      : `The lock backend ${JSON.stringify(this.name)} is disabled, ${
-        table.enabledVariable(this.name)
-      }=true enables it; ` +
-        `enabled are: ${list(this.names)}`
+    const name = JSON.stringify(this.backend)
+    switch (this.reason) {
+      case "unknown":
+        return `The lock backend ${name} is not known; there are: ${list(this.names)}`
+      case "disabled":
+        return `The lock backend ${name} is disabled, ${table.enabledVariable(this.backend)}=true enables it; ` +
+          `enabled are: ${list(this.names)}`
+      case "notPassed":
+        return `The lock backend ${name} is enabled, but the program does not have it: pass ` +
+          `${modules[this.backend] ?? "its module"} to LockRegistry.layerConfig`
+    }
   }
 }
 
 /**
- * Why a backend can not be had: it is not there, its server can not be reached, or its configuration is wrong.
+ * Why a backend is unavailable: it is not there, its server is unreachable, or its configuration is wrong.
  *
  * @category errors
  * @since 0.1.0
@@ -66,8 +83,7 @@ export interface Options {
  * @category models
  * @since 0.1.0
  */
-export interface Backend<out R = unknown> {
-  readonly name: string
+export interface Backend<out R = unknown> extends LockConfig.Backend {
   readonly layerConfig: () => Layer.Layer<Lock, LockBackendError | Config.ConfigError, R>
 }
 
@@ -86,6 +102,11 @@ export class LockRegistry extends Context.Service<LockRegistry, {
   readonly withBackend: (
     name: string
   ) => <A, E, R>(program: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LockRegistryError, Exclude<R, Lock>>
+  /**
+   * What is wrong with each backend now, by its name; `undefined` where locks can be taken. One that is not there yet is
+   * built, so one that could not be built tells why.
+   */
+  readonly ping: Effect.Effect<ReadonlyMap<string, LockRegistryError | undefined>>
 }>()("@dlock/core/LockRegistry") {}
 
 type LockLayer<R> = Layer.Layer<Lock, LockBackendError | Config.ConfigError, R>
@@ -102,7 +123,7 @@ const closedError = (backend: string) =>
 
 const make = Effect.fnUntraced(function*<R>(
   layers: ReadonlyMap<string, LockLayer<R>>,
-  disabled: ReadonlySet<string>,
+  reasonOf: (name: string) => Effect.Effect<LockNotFound["reason"]>,
   options: Options | undefined
 ): Effect.fn.Return<LockRegistry["Service"], never, R | Scope.Scope> {
   const names = [...layers.keys()]
@@ -112,7 +133,7 @@ const make = Effect.fnUntraced(function*<R>(
   const get = (name: string): Effect.Effect<Lock["Service"], LockRegistryError> =>
     Effect.flatMap(Effect.suspend(() => closed ? closedError(name) : lookup(name)), (lock) =>
       lock === undefined
-        ? new LockNotFound({ name, reason: disabled.has(name) ? "disabled" : "unknown", names })
+        ? Effect.flatMap(reasonOf(name), (reason) => new LockNotFound({ backend: name, reason, names }))
         : Effect.succeed(lock))
   if (options?.build !== "lazy") {
     yield* Effect.forEach(
@@ -120,7 +141,7 @@ const make = Effect.fnUntraced(function*<R>(
       (name) =>
         Effect.catch(
           get(name),
-          ({ message }) => Effect.logWarning(`The lock backend "${name}" is not to be had now: ${message}`)
+          ({ message }) => Effect.logWarning(`The lock backend "${name}" is unavailable: ${message}`)
         ),
       {
         concurrency: "unbounded",
@@ -128,15 +149,21 @@ const make = Effect.fnUntraced(function*<R>(
       }
     )
   }
+  const pingOne = (name: string) =>
+    Effect.match(Effect.flatMap(get(name), (lock): Effect.Effect<void, LockRegistryError> => lock.ping), {
+      onFailure: (error) => [name, error] as const,
+      onSuccess: () => [name, undefined] as const
+    })
   return LockRegistry.of({
     names,
     get,
+    ping: Effect.map(Effect.forEach(names, pingOne, { concurrency: "unbounded" }), (answers) => new Map(answers)),
     withBackend: (name) => (program) => Effect.flatMap(get(name), (lock) => Effect.provideService(program, Lock, lock))
   })
 })
 
 /**
- * The given layers, by their names. Each is built once, and closed with the registry; one that can not be built takes
+ * The given layers, by their names. Each is built once, and closed with the registry; one that cannot be built takes
  * no other down: `get` tells its error, and tries again.
  *
  * @category layers
@@ -150,12 +177,13 @@ export function layer<R>(
   locks: { readonly [name: string]: LockLayer<R> },
   options?: Options
 ): Layer.Layer<LockRegistry, never, R> {
-  return Layer.effect(LockRegistry, make(new Map(Object.entries(locks)), new Set(), options))
+  return Layer.effect(LockRegistry, make(new Map(Object.entries(locks)), () => Effect.succeed("unknown"), options))
 }
 
 /**
  * Those of the given backends that the configuration enables (`DLOCK_REDIS_ENABLED`, ...), by their names. Fails at
- * the start if the configuration of any of the given ones is wrong, with all that is.
+ * the start with everything that is wrong with the configuration of any of the given ones; a variable that is a near
+ * miss of one of theirs is. Warns of other variables of ours that nothing reads.
  *
  * @category layers
  * @since 0.1.0
@@ -171,13 +199,19 @@ export function layerConfig<R>(
   return Layer.effect(
     LockRegistry,
     Effect.gen(function*() {
-      yield* read.check(table.sectionsOf(backends.map(({ name }) => name)))
-      const switches = yield* Config.all(backends.map(({ name }) => LockConfig.enabled(name)))
-      const enabled = backends.filter((_, index) => switches[index])
-      const disabled = backends.filter((_, index) => !switches[index])
+      yield* check.warn(yield* check.checkEnvironment(table.sectionsOf(backends)))
+      const provider = yield* ConfigProvider.ConfigProvider
+      const isEnabled = (name: string) => LockConfig.enabled(name).parse(provider)
+      const enabled = yield* Effect.filter(backends, ({ name }) => isEnabled(name))
+      // A switch that is wrong is that of a backend that was not passed; the others were checked.
+      const reasonOf = (name: string) =>
+        Effect.map(Effect.orElseSucceed(isEnabled(name), () => false), (enabled) => {
+          if (backends.some((backend) => backend.name === name)) return "disabled"
+          return enabled ? "notPassed" : "unknown"
+        })
       return yield* make(
         new Map(enabled.map((backend) => [backend.name, backend.layerConfig()])),
-        new Set(disabled.map(({ name }) => name)),
+        reasonOf,
         options
       )
     })
@@ -214,3 +248,13 @@ export const withBackend = (name: string) =>
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LockRegistryError, Exclude<R, Lock> | LockRegistry> =>
   LockRegistry.use((registry) => registry.withBackend(name)(program))
+
+/**
+ * What is wrong with each backend now, by its name; `undefined` where locks can be taken. All are asked at the same time. One
+ * that could not be built is built anew, and tells why when that fails.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const ping: Effect.Effect<ReadonlyMap<string, LockRegistryError | undefined>, never, LockRegistry> = LockRegistry
+  .use((registry) => registry.ping)

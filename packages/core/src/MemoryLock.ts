@@ -10,26 +10,10 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as memoryStore from "./internal/memoryStore.ts"
+import * as store from "./internal/memory/store.ts"
 import { Lock } from "./Lock.ts"
 import { LockBackend } from "./LockBackend.ts"
 import * as LockConfig from "./LockConfig.ts"
-
-/**
- * A `LockBackend` over a store of its own. Programs that are given the same one exclude each other.
- *
- * @category models
- * @since 0.1.0
- */
-export interface MemoryBackend extends LockBackendService {
-  /**
-   * Takes `key` away from its holder, who learns of the loss at once, and gives it to the next in line. `false` when
-   * nobody holds it. With it a test sees what a program does when it loses a lock.
-   */
-  readonly revoke: (key: string) => Effect.Effect<boolean>
-}
-
-type LockBackendService = LockBackend["Service"]
 
 /**
  * The name of the backend in errors, spans and metrics.
@@ -39,25 +23,30 @@ type LockBackendService = LockBackend["Service"]
  */
 export const name = "memory"
 
+const atOnce = <A>(verb: (now: number) => A): Effect.Effect<A> =>
+  Effect.withFiberSucceed((fiber) => verb(store.nowOf(fiber.getRef(Clock.Clock))))
+
 /**
- * A backend over an empty store. It needs no scope: it has no timer except while somebody waits.
+ * A backend over an empty store. Programs that are given the same one exclude each other. It needs no scope: it has no
+ * timer except while a request waits. A test takes a lock away by `revoke`.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: Effect.Effect<MemoryBackend> = Effect.sync(() => {
-  const store = memoryStore.make()
+export const make: Effect.Effect<LockBackend["Service"]> = Effect.sync(() => {
+  const memory = store.make()
   return {
     name,
-    tenure: "lease",
+    freedBy: "ttl",
+    tellsWanted: true,
     check: () => undefined,
-    tryAcquire: (request) =>
-      Effect.withFiberSucceed((fiber) => Option.fromUndefinedOr(store.tryAcquire(request, fiber.getRef(Clock.Clock)))),
-    acquire: (request) => Effect.withFiber((fiber) => store.acquire(request, fiber)),
-    renew: (request) =>
-      Effect.withFiberSucceed((fiber) => Option.fromUndefinedOr(store.renew(request, fiber.getRef(Clock.Clock)))),
-    release: (request) => Effect.withFiberSucceed((fiber) => store.release(request, fiber.getRef(Clock.Clock))),
-    revoke: (key) => Effect.withFiberSucceed((fiber) => store.revoke(key, fiber.getRef(Clock.Clock)))
+    tryAcquire: (request) => atOnce((now) => Option.fromUndefinedOr(store.tryAcquire(memory, request, now))),
+    acquire: (request) => store.acquire(memory, request),
+    renew: (request, { spare }) => atOnce((now) => Option.fromUndefinedOr(store.renew(memory, request, spare, now))),
+    release: (request) => atOnce((now) => store.release(memory, request, now)),
+    inspect: (key) => atOnce((now) => store.inspect(memory, key, now)),
+    revoke: (key, owner) => atOnce((now) => store.revoke(memory, key, owner, now)),
+    ping: Effect.void
   }
 })
 
@@ -78,12 +67,12 @@ export const layerBackend: Layer.Layer<LockBackend> = Layer.effect(LockBackend, 
 export const layer: Layer.Layer<Lock> = Layer.provide(Lock.layer, layerBackend)
 
 /**
- * Locks over a backend that others use too: two layers over one backend are two programs that exclude each other.
+ * Locks over a backend that other layers use too: two layers over one backend are two programs that exclude each other.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layerShared = (backend: MemoryBackend): Layer.Layer<Lock> =>
+export const layerShared = (backend: LockBackend["Service"]): Layer.Layer<Lock> =>
   Layer.provide(Lock.layer, Layer.succeed(LockBackend, backend))
 
 /**

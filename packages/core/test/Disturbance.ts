@@ -14,11 +14,11 @@ export interface World {
   /** A second process over the same server. */
   readonly stranger: Lock["Service"]
   readonly backend: ScriptedBackend.ScriptedBackend
-  /** A section's work: nobody else may be in one. */
+  /** A section's work: no other may be in one. */
   readonly work: Effect.Effect<void>
 }
 
-/** Everybody in the world, in the order in which they start; the one at `caller` is disturbed. */
+/** All fibers of the world, in the order in which they start; the one at `caller` is disturbed. */
 export interface Cast {
   readonly caller: number
   /** Whether a second process takes part. */
@@ -27,6 +27,8 @@ export interface Cast {
   readonly traced?: boolean
   /** What the network does. */
   readonly script?: (backend: ScriptedBackend.ScriptedBackend) => void
+  /** The ttl of its leases, where it is short. */
+  readonly ttl?: number
   readonly fibers: (world: World) => ReadonlyArray<Effect.Effect<unknown, unknown>>
 }
 
@@ -52,7 +54,7 @@ export const disturbances = {
   },
   "a yield": () => true,
   "a loss": (_, { backend }) => {
-    backend.revoke("k")
+    backend.rob("k")
     return false
   },
   "the end of the layer": (_, __, close) => {
@@ -115,7 +117,7 @@ export const run = Effect.fnUntraced(function*(
     Context.add(Metric.FiberRuntimeMetrics, census.service),
     cast.traced === true ? Context.add(Tracer.Tracer, tracer) : identity
   )
-  // Whoever loses the key to another is told a moment later.
+  // A holder that loses the key to another is told a moment later.
   const losing = disturb === disturbances["a loss"] || disturb === disturbances["the end of the layer"]
   let closing: Fiber.Fiber<void> | undefined
   const test = yield* Effect.context<never>()
@@ -148,7 +150,9 @@ export const run = Effect.fnUntraced(function*(
   }
   for (let i = 0; i < 50 && !fibers.every((fiber) => fiber.pollUnsafe() !== undefined); i++) {
     yield* settle
-    if (slow || i > 2) yield* TestClock.adjust(slow ? 10 : 1000)
+    // The clock does not wait for a fiber that yields: a step must be shorter than the ttl.
+    if (cast.ttl !== undefined) yield* Effect.repeat(TestClock.adjust(cast.ttl / 6), { times: 40 })
+    else if (slow || i > 2) yield* TestClock.adjust(slow ? 10 : 1000)
   }
   for (const [i, fiber] of fibers.entries()) {
     const exit = fiber.pollUnsafe() ?? assert.fail(`${name}: caller ${i} waits for ever; ${leftovers(backend)}`)
@@ -161,7 +165,7 @@ export const run = Effect.fnUntraced(function*(
     yield* TestClock.adjust(1000)
     yield* Fiber.await(closing)
   }
-  // Whoever is answered may still be giving back in the background.
+  // A caller that is answered may still be releasing in the background.
   for (let i = 0; i < 50 && (i === 0 || leftovers(backend).length > 0); i++) {
     yield* settle
     if (slow && i > 0) yield* TestClock.adjust(1)

@@ -48,16 +48,19 @@ describe("a lease", () => {
       assert.deepStrictEqual(yield* lease.remaining, Duration.millis(9_000 - 102), "the way back counts")
     }))
 
-  it.effect("does not end sooner because the answer to an earlier renewal comes later", () =>
+  it.effect("renewed by hand twice at once asks one after the other", () =>
     scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k", { ttl: "10 seconds", renew: false })
       yield* elapse(seconds(1))
       backend.script("renew", { after: "2 seconds" })
-      yield* start(lease.renew)
+      const first = yield* start(lease.renew)
       yield* elapse(seconds(1))
-      yield* lease.renew
+      const second = yield* start(lease.renew)
+      assert.strictEqual(backend.count("renew"), 1, "renewals of one request never overlap")
       yield* elapse(seconds(1))
-      assert.deepStrictEqual(yield* lease.remaining, Duration.millis(10_000 - 102 - 1000))
+      assert.isTrue(Exit.isSuccess(ended(first, "answered")) && Exit.isSuccess(ended(second, "answered")))
+      assert.strictEqual(backend.count("renew"), 2, "each has asked for a fresh answer")
+      assert.deepStrictEqual(yield* lease.remaining, Duration.millis(10_000 - 102))
     }))
 
   it.effect("renewing by hand tells the backend's error, and that it was lost", () =>
@@ -66,7 +69,7 @@ describe("a lease", () => {
       backend.script("renew", { fails: "Unreachable" })
       assertError(yield* Effect.flip(lease.renew), { _tag: "LockBackendError", reason: "Unreachable" })
       assert.isTrue(yield* lease.isHeld, "an error is not a loss")
-      backend.revoke("k")
+      backend.rob("k")
       assertError(yield* Effect.flip(lease.renew), { _tag: "LockLost", reason: "taken" })
       assertError(yield* Effect.flip(lease.renew), { _tag: "LockLost", reason: "taken" }, "again")
     }))
@@ -83,7 +86,7 @@ describe("a lease", () => {
       assert.isFalse(yield* lease.isHeld, "it ended at its deadline")
     }))
 
-  it.effect("lost fails as soon as the lease is lost, for everybody who asked and who asks later", () =>
+  it.effect("lost fails as soon as the lease is lost, for all that asked and that ask later", () =>
     scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k")
       const watchers = yield* Effect.all([start(lease.lost), start(lease.lost), start(lease.lost)])
@@ -139,7 +142,7 @@ describe("a lease", () => {
       assertClean(backend)
     }))
 
-  it.effect("tells the error of a release that fails, and gives back in the background", () =>
+  it.effect("tells the error of a release that fails, and releases in the background", () =>
     scenario(function*({ backend, lock }) {
       const lease = yield* lock.acquire("k")
       backend.always("release", { arrives: false, fails: "Unreachable" })
@@ -150,14 +153,14 @@ describe("a lease", () => {
       assert.isFalse(yield* lease.isHeld)
       backend.always("release", {})
       yield* elapse(seconds(1))
-      assert.isTrue(Exit.isSuccess(yield* Effect.exit(lease.release)), "now it is given back")
+      assert.isTrue(Exit.isSuccess(yield* Effect.exit(lease.release)), "now it is released")
       assertClean(backend)
     }))
 
   it.effect("a loss as JSON has the token as text", () =>
     scenario(function*({ backend, lock }) {
       const fiber = yield* start(lock.withLock("k", Effect.never, { owner: "me" }))
-      backend.revoke("k")
+      backend.rob("k")
       yield* settle
       const error = errorOf(ended(fiber, "lost"), "lost")
       const json: unknown = JSON.parse(JSON.stringify(error))

@@ -15,6 +15,41 @@ import {
   start
 } from "./fixture.ts"
 
+describe("LockUnavailable", () => {
+  it.effect("names the holder where the answer tells it, in this process and in another, with no request more", () =>
+    scenario(function*({ backend, lock }) {
+      const other = yield* build(backend, yield* Effect.scope)
+      yield* start(lock.withLock("k", Effect.never, { owner: "the one" }))
+      for (const by of [lock, other]) {
+        const before = backend.log.length
+        const error = yield* Effect.flip(by.withLock("k", Effect.void, { timeout: 0 }))
+        assertError(error, {
+          reason: "held",
+          holder: "the one",
+          message: "Lock \"k\" is unavailable: another owner holds it (by the one)"
+        })
+        assert.isAtMost(backend.log.length - before, 1)
+        const waiter = yield* start(by.withLock("k", Effect.void, { timeout: seconds(1) }))
+        yield* elapse(seconds(1))
+        assertError(errorOf(ended(waiter, "in time"), "timeout"), { reason: "timeout", holder: "the one" })
+      }
+    }))
+
+  it.effect("does not name a holder that has gone, or itself", () =>
+    scenario(function*({ backend, lock }) {
+      const other = yield* build(backend, yield* Effect.scope)
+      const holder = yield* start(other.withLock("k", Effect.never, { owner: "the one" }))
+      const next = yield* start(lock.withLock("k", Effect.never, { owner: "the next" }))
+      yield* Fiber.interrupt(holder)
+      yield* settle
+      assert.isTrue(isPending(next))
+      for (const by of [lock, other]) {
+        const error = yield* Effect.flip(by.withLock("k", Effect.void, { timeout: 0 }))
+        assertError(error, { reason: "held", holder: "the next" })
+      }
+    }))
+})
+
 describe("withLock", () => {
   it.effect("data-first and data-last, with an effect and with a function of the lease", () =>
     scenario(function*({ backend, lock }) {
@@ -26,7 +61,7 @@ describe("withLock", () => {
         withLock("k", Effect.succeed(5), { ttl: "5 seconds" })
       ]).pipe(Effect.provideService(Lock, lock))
       assert.deepStrictEqual(results, [1, 2n, 3, 4n, 5])
-      assert.strictEqual(backend.log.length, 10, "one request to take and one to give back")
+      assert.strictEqual(backend.log.length, 10, "one request to take and one to release")
       assertClean(backend)
     }))
 
@@ -46,7 +81,7 @@ describe("withLock", () => {
       assert.deepStrictEqual(events, ["program", "closed, held: 0", "released"])
     }))
 
-  it.effect("gives back whatever becomes of the program", () =>
+  it.effect("releases whatever becomes of the program", () =>
     scenario(function*({ backend, lock }) {
       const failed = yield* Effect.exit(lock.withLock("k", Effect.fail("no")))
       assert.deepStrictEqual(failed, Exit.fail("no"), "the program's own error")
@@ -61,7 +96,7 @@ describe("withLock", () => {
       assertClean(backend)
     }))
 
-  it.effect("interrupting the caller interrupts the program, waits for its finalizers, and gives back", () =>
+  it.effect("interrupting the caller interrupts the program, waits for its finalizers, and releases", () =>
     scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       backend.always("release", { onServed: () => events.push("released") })
@@ -91,7 +126,7 @@ describe("withLock", () => {
       assertClean(backend)
     }))
 
-  it.effect("ends the fibers that the program leaves behind before the key is given back", () =>
+  it.effect("ends the fibers that the program leaves behind before the key is released", () =>
     scenario(function*({ backend, lock }) {
       const events: Array<string> = []
       backend.always("release", { onServed: () => events.push("released") })
@@ -103,7 +138,7 @@ describe("withLock", () => {
   it.effect("works in an uninterruptible region, and is interrupted there by a loss", () =>
     scenario(function*({ backend, lock }) {
       const fiber = yield* start(Effect.uninterruptible(lock.withLock("k", Effect.never)))
-      backend.revoke("k")
+      backend.rob("k")
       yield* settle
       assert.strictEqual(errorOf(ended(fiber, "a loss ends the section"), "it was lost")._tag, "LockLost")
       assertClean(backend)
@@ -124,7 +159,7 @@ describe("withLockIfAvailable", () => {
       const holder = yield* start(lock.withLock("k", Effect.never))
       const asked = backend.log.length
       assert.deepStrictEqual(yield* lock.withLockIfAvailable("k", Effect.die("run")), Option.none())
-      assert.strictEqual(backend.log.length, asked, "the local line knows: nobody is asked")
+      assert.strictEqual(backend.log.length, asked, "the local line knows: nothing is sent")
       assert.deepStrictEqual(yield* stranger.withLockIfAvailable("k", Effect.die("run")), Option.none())
       assert.strictEqual(backend.log.length, asked + 1, "another process asks the backend")
       yield* Fiber.interrupt(holder)
@@ -147,7 +182,7 @@ describe("acquire and tryAcquire", () => {
       assertClean(backend)
     }))
 
-  it.effect("into a scope that is closed already gives back at once", () =>
+  it.effect("into a scope that is closed already releases at once", () =>
     scenario(function*({ backend, lock }) {
       const scope = yield* Scope.make()
       yield* Scope.close(scope, Exit.void)
@@ -211,13 +246,13 @@ describe("retry", () => {
 
   it.effect("a schedule that throws is a defect, and nothing is left", () =>
     scenario(function*({ backend, lock }) {
-      yield* lock.acquire("k")
+      yield* start(Effect.andThen(lock.acquire("k"), Effect.never))
       const retry = Schedule.map(Schedule.spaced("1 second"), () => {
         throw new Error("schedule")
       })
       const exit = yield* Effect.exit(lock.withLock("k", Effect.void, { retry }))
       assert.isTrue(Exit.hasDies(exit))
-      assert.strictEqual(backend.requests.length, 1, "nobody else was asked for")
+      assert.strictEqual(backend.requests.length, 1, "nothing else was asked for")
     }))
 
   it.effect("ends with the timeout", () =>

@@ -1,259 +1,160 @@
-import type { Lock } from "@dlock/core"
-import { LockConfig, LockUnavailable } from "@dlock/core"
+import { LockConfig, LockRegistry, MemoryLock } from "@dlock/core"
+import { Options } from "@dlock/core/backend"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Config, ConfigProvider, Duration, Effect, Layer, Redacted, Schedule } from "effect"
-import { TestClock } from "effect/testing"
-import { parseDuration } from "../src/internal/configValue.ts"
-import { environment, layer } from "./support/config.ts"
+import { ConfigProvider, Effect, Layer, Logger } from "effect"
+import { environment, layer, problems } from "./support/config.ts"
 
-const fails = <A>(config: Config.Config<A>, variables: Record<string, string>) =>
-  Effect.map(Effect.flip(config.parse(environment(variables))), ({ message }) => message)
+/** A backend as a third party would write it. */
+const declaration = Options.declare("cabinet", {
+  addrs: Options.addresses({ port: 1, description: "The drawers.", default: ["localhost"] }),
+  port: Options.integer({ minimum: 1, maximum: 65_535, description: "The port.", default: 1 }),
+  keyPrefix: Options.text({ description: "Stands before every key." })
+})
+const cabinet = {
+  name: "cabinet",
+  declaration,
+  layerConfig: () => LockConfig.layerLock(declaration.config, () => MemoryLock.make, declaration)
+}
+const backends = [cabinet]
 
-describe("the environment", () => {
-  it.effect("gives each backend its options", () =>
-    Effect.gen(function*() {
-      const env = environment({
-        DLOCK_REDIS_ENABLED: "true",
-        DLOCK_REDIS_ADDRS: "one:6379, two:6380",
-        DLOCK_REDIS_MODE: "sentinel",
-        DLOCK_REDIS_MASTER_NAME: "main",
-        DLOCK_REDIS_PASSWORD: " a secret ",
-        DLOCK_REDIS_DB: "3",
-        DLOCK_REDIS_TLS: "on",
-        DLOCK_REDIS_COMMAND_TIMEOUT: "1m30s",
-        DLOCK_ETCD_ENDPOINTS: "https://one:2379",
-        DLOCK_ETCD_DIAL_TIMEOUT: "500ms",
-        DLOCK_MYSQL_HOST: "db",
-        DLOCK_MYSQL_PORT: "3307",
-        DLOCK_MYSQL_DBNAME: "locks",
-        DLOCK_MYSQL_FENCING_TABLE: "fences",
-        DLOCK_ZOOKEEPER_SERVERS: "one:2181,two:2181",
-        DLOCK_ZOOKEEPER_SESSION_TIMEOUT: "10 seconds",
-        DLOCK_REDLOCK_NODES: "a:1,b:2,c:3"
-      })
-      const { password, ...redis } = yield* LockConfig.redis.parse(env)
-      assert.deepStrictEqual(redis, {
-        addrs: ["one:6379", "two:6380"],
-        mode: "sentinel",
-        masterName: "main",
-        db: 3,
-        tls: true,
-        commandTimeout: Duration.millis(90_000)
-      })
-      assert.isTrue(Redacted.isRedacted(password), "a password is redacted")
-      assert.strictEqual(password && Redacted.value(password), " a secret ", "a password is taken as it is")
-      assert.deepStrictEqual(yield* LockConfig.etcd.parse(env), {
-        endpoints: ["https://one:2379"],
-        dialTimeout: Duration.millis(500)
-      })
-      assert.deepStrictEqual(yield* LockConfig.mysql.parse(env), {
-        host: "db",
-        port: 3307,
-        database: "locks",
-        fencing: { table: "fences" }
-      })
-      assert.deepStrictEqual(yield* LockConfig.zookeeper.parse(env), {
-        servers: ["one:2181", "two:2181"],
-        sessionTimeout: Duration.millis(10_000)
-      })
-      assert.deepStrictEqual(yield* LockConfig.redlock.parse(env), { nodes: ["a:1", "b:2", "c:3"] })
-    }))
+/** What is logged while an effect runs. */
+const logged = <A, E, R>(self: Effect.Effect<A, E, R>) => {
+  const messages: Array<unknown> = []
+  const logger = Logger.make(({ message }) => void messages.push(message))
+  return Effect.map(Effect.provide(self, Logger.layer([logger])), () => messages.flat())
+}
 
-  it.effect("leaves out what is not written, and what is empty", () =>
-    Effect.gen(function*() {
-      const env = environment({ DLOCK_REDIS_ADDRS: "", DLOCK_REDIS_PASSWORD: "", DLOCK_REDIS_DB: "" })
-      assert.deepStrictEqual(yield* LockConfig.redis.parse(env), {}, "the backend's own defaults are to count")
-      assert.isFalse(yield* LockConfig.enabled("redis").parse(env), "nothing is enabled by itself")
-    }))
+const build = <A, E>(self: Layer.Layer<A, E>) => Effect.scoped(Layer.build(self))
 
-  it.effect("is the provider of the context, also under a prefix", () =>
-    Effect.gen(function*() {
-      const env = environment({ APP_DLOCK_REDIS_DB: "4" })
-      assert.deepStrictEqual(yield* Config.nested(LockConfig.redis, "APP").parse(env), { db: 4 })
-    }))
+const provided = (variables: Record<string, string>) => Layer.provide(ConfigProvider.layer(environment(variables)))
 
-  it.effect("enables a backend that is not in the table", () =>
-    Effect.gen(function*() {
-      const env = environment({ DLOCK_MY_OWN_ENABLED: "yes" })
-      assert.isTrue(yield* LockConfig.enabled("my-own").parse(env))
-    }))
+const registry = (provider: ConfigProvider.ConfigProvider) =>
+  build(Layer.provide(LockRegistry.layerConfig(backends), ConfigProvider.layer(provider)))
 
-  it.effect("tells everything that is wrong with a section together", () =>
-    Effect.gen(function*() {
-      const message = yield* fails(LockConfig.redis, {
-        DLOCK_REDIS_DB: "three",
-        DLOCK_REDIS_TLS: "maybe",
-        DLOCK_REDIS_MODE: "double",
-        DLOCK_REDIS_COMMAND_TIMEOUT: "5",
-        DLOCK_REDIS_ADDRS: "one:1,,two:2"
-      })
-      for (const variable of ["DB", "TLS", "MODE", "COMMAND_TIMEOUT", "ADDRS"]) {
-        assert.include(message, `DLOCK_REDIS_${variable}"`, "every variable is named")
-      }
-      assert.include(message, "expected one of single, cluster, sentinel, got \"double\"")
-      assert.include(message, "expected a whole number of at least 0, got \"three\"")
-      assert.include(message, "expected true, false, 1, 0, yes, no, on or off, got \"maybe\"")
-      assert.include(message, "expected a duration such as 10s, 1m30s, 500ms, 1.5h or \"10 seconds\"")
-      assert.include(message, "got \"one:1,,two:2\"")
-    }))
-
-  it.effect("does not show the credentials in an address", () =>
-    Effect.gen(function*() {
-      const message = yield* fails(LockConfig.redis, { DLOCK_REDIS_ADDRS: "redis://me:hunter2@one:1, , two:2" })
-      assert.notInclude(message, "hunter2")
-      assert.include(message, "one:1", "the rest of it is shown")
-    }))
-
-  it.effect("limits numbers to what can be meant", () =>
-    Effect.gen(function*() {
-      for (const port of ["0", "65536", "-1", "1.5", "1e3", "0x10", "99999999999999999999"]) {
-        const message = yield* fails(LockConfig.mysql, { DLOCK_MYSQL_PORT: port })
-        assert.include(message, "expected a whole number from 1 to 65535", port)
-      }
-      assert.deepStrictEqual(yield* LockConfig.mysql.parse(environment({ DLOCK_MYSQL_PORT: " 3306 " })), { port: 3306 })
-    }))
-
-  it.effect("reads every spelling of a boolean", () =>
+describe("a variable that nothing reads", () => {
+  it.effect("is an error where it is a near miss", () =>
     Effect.gen(function*() {
       for (
-        const [spelling, value] of [[" true ", "false\n"], ["1", "0"], ["yes", "no"], ["on", "off"], ["TRUE", "Off"]]
-          .flatMap(([yes = "", no = ""]) => [[yes, true], [no, false]] as const)
+        const [variable, meant] of [
+          ["DLOCK_TTLL", "DLOCK_TTL"],
+          ["DLOCK_TLT", "DLOCK_TTL"],
+          ["DLOCK_TIME_OUT", "DLOCK_TIMEOUT"],
+          ["DLOCK_CONFG", "DLOCK_CONFIG"],
+          ["DLOCK_CABINET_ADDR", "DLOCK_CABINET_ADDRS"],
+          ["DLOCK_CABINET_KEYPREFIX", "DLOCK_CABINET_KEY_PREFIX"],
+          ["DLOCK_CABINET_ENABLE", "DLOCK_CABINET_ENABLED"],
+          ["DLOCK_CABINT_ENABLED", "DLOCK_CABINET_ENABLED"]
+        ] as const
       ) {
-        const env = environment({ DLOCK_REDIS_ENABLED: spelling })
-        assert.strictEqual(yield* LockConfig.enabled("redis").parse(env), value, spelling)
+        const problem = `unknown variable, the nearest known name is "${meant}"`
+        const env = { [variable]: "1" }
+        assert.deepStrictEqual(yield* problems({ backends, env }), [`${variable}: ${problem}`])
+        const error = yield* Effect.flip(registry(environment(env)))
+        assert.include(String(error), problem)
+        assert.include(String(error), variable)
       }
+    }))
+
+  it.effect("is one also for a program with a single backend", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(build(cabinet.layerConfig().pipe(provided({ DLOCK_CABINET_ADDR: "one" }))))
+      assert.include(String(error), "the nearest known name is \"DLOCK_CABINET_ADDRS\"")
+      yield* build(cabinet.layerConfig().pipe(provided({ DLOCK_CUPBOARD_ADDRS: "one" })))
+    }))
+
+  it.effect("is a warning otherwise, once", () =>
+    Effect.gen(function*() {
+      const env = { DLOCK_COLOUR: "red", DLOCK_CUPBOARD_ADDRS: "one:1", DLOCK_CABINET_ADDRS: "one:1" }
+      const both = build(LockRegistry.layerConfig(backends).pipe(provided(env)))
+      const byFile = build(layer({ backends, env }))
+      assert.deepStrictEqual(yield* logged(Effect.andThen(both, byFile)), [
+        "Nothing reads DLOCK_COLOUR, DLOCK_CUPBOARD_ADDRS"
+      ])
+    }))
+
+  it.effect("is left alone where it is reserved, or Kubernetes sets it", () =>
+    Effect.gen(function*() {
+      const link = "tcp://10.0.0.1:6379"
+      const env = {
+        DLOCK_KEY: "k",
+        DLOCK_OWNER: "o",
+        DLOCK_FENCING_TOKEN: "1",
+        DLOCK_TEST_ANYTHING: "1",
+        DLOCK_PORT: link,
+        DLOCK_SERVICE_HOST: "10.0.0.1",
+        DLOCK_CABINET_SERVICE_HOST: "10.0.0.1",
+        DLOCK_CABINET_SERVICE_PORT: "6379",
+        DLOCK_CABINET_SERVICE_PORT_MAIN: "6379",
+        DLOCK_CABINET_PORT: link,
+        DLOCK_CABINET_PORT_6379_TCP: link,
+        DLOCK_CABINET_PORT_6379_TCP_PROTO: "tcp",
+        DLOCK_CABINET_PORT_6379_TCP_PORT: "6379",
+        DLOCK_CABINET_PORT_6379_TCP_ADDR: "10.0.0.1"
+      }
+      const all = Effect.andThen(
+        build(LockRegistry.layerConfig(backends).pipe(provided(env))),
+        build(layer({ backends, env }))
+      )
+      assert.deepStrictEqual(yield* logged(all), [])
+      assert.deepStrictEqual(yield* declaration.config.parse(environment(env)), {}, "a link is no port")
+      assert.deepStrictEqual(yield* declaration.config.parse(environment({ DLOCK_CABINET_PORT: "5" })), { port: 5 })
+    }))
+
+  it.effect("is noticed whatever the source of the variables is, unless that cannot tell", () =>
+    Effect.gen(function*() {
+      const names = ConfigProvider.fromUnknown({ DLOCK_TTLL: "5s" })
+      const silent = ConfigProvider.make((path) =>
+        path.length === 0
+          ? Effect.fail(new ConfigProvider.SourceError({ message: "no list" }))
+          : Effect.succeed(path[0] === "DLOCK_TTL" ? ConfigProvider.makeValue("5s") : undefined)
+      )
+      assert.include(String(yield* Effect.flip(registry(names))), "DLOCK_TTLL")
+      yield* registry(silent)
     }))
 })
 
-describe("durations", () => {
-  it("are read as they are usually written", () => {
-    for (
-      const [written, millis] of [
-        ["10s", 10_000],
-        ["1m30s", 90_000],
-        ["500ms", 500],
-        ["1.5h", 5_400_000],
-        ["0.125s", 125],
-        ["1h0m0.5s", 3_600_500],
-        ["1500us", 1.5],
-        ["2µs", 0.002],
-        ["10 seconds", 10_000],
-        ["1 minute", 60_000],
-        ["1.5 hours", 5_400_000],
-        [" 3s ", 3000],
-        ["Infinity", Number.POSITIVE_INFINITY]
-      ] as const
-    ) {
-      const duration = parseDuration(written)
-      assert.isTrue(duration._tag === "Some" && Duration.toMillis(duration.value) === millis, written)
-    }
-  })
+const read = (yaml: string, more: { readonly section?: string } = {}) =>
+  Effect.provide(declaration.config, layer({ backends, files: { "config.yaml": yaml }, ...more }))
+const wrong = (yaml: string, more: { readonly section?: string } = {}) =>
+  problems({ backends, files: { "config.yaml": yaml }, ...more })
 
-  it("are not guessed", () => {
-    for (
-      const written of [
-        "10",
-        "s",
-        "10 s",
-        "10s ago",
-        "1m 30s",
-        "-5s",
-        "1e3s",
-        ".5s",
-        "5.s",
-        "10sec",
-        "1".repeat(100) + "s"
-      ]
-    ) {
-      assert.strictEqual(parseDuration(written)._tag, "None", written)
-    }
-  })
-
-  it.effect("are limited to what can be meant", () =>
+describe("the file", () => {
+  it.effect("may be the application's own, with a section for us", () =>
     Effect.gen(function*() {
-      for (const ttl of ["0s", "Infinity", "-Infinity", "-5 seconds", "999999999h"]) {
-        assert.include(yield* fails(LockConfig.lock, { DLOCK_TTL: ttl }), "DLOCK_TTL", ttl)
-      }
+      const yaml = "name: shop\ntimeout: soon\ncabinet: {doors: 2}\ndlock:\n  ttl: 5s\n  cabinet: {port: 7}\n"
+      assert.deepStrictEqual(yield* read(yaml), { port: 7 })
       assert.deepStrictEqual(
-        yield* LockConfig.lock.parse(environment({ DLOCK_TIMEOUT: "0s", DLOCK_MAX_HOLD: "Infinity" })),
-        { timeout: Duration.zero, maxHold: Duration.infinity }
+        yield* read("app: {ttl: 1s, cabinet: {port: 8}}\ndlock: {cabinet: {port: 7}}", { section: "app" }),
+        {
+          port: 8
+        }
       )
-    }))
-})
-
-describe("the defaults of every lock", () => {
-  it.effect("are options as a call gives them", () =>
-    Effect.gen(function*() {
-      const env = environment({ DLOCK_TTL: "10s", DLOCK_TIMEOUT: "2s", DLOCK_MAX_HOLD: "1h" })
-      assert.deepStrictEqual(yield* LockConfig.lock.parse(env), {
-        ttl: Duration.millis(10_000),
-        timeout: Duration.millis(2000),
-        maxHold: Duration.millis(3_600_000)
-      })
+      assert.deepStrictEqual(yield* read("cabinet: {port: 7}", { section: "app" }), {}, "only the section is read")
+      assert.deepStrictEqual(yield* wrong("dlock:\n  tll: 5s\n  colour: red\n  cabinet: {prt: 5}"), [
+        "config.yaml: dlock.tll: unknown key, the nearest known name is \"ttl\"",
+        "config.yaml: dlock.colour: unknown key",
+        "config.yaml: dlock.cabinet.prt: unknown key, the nearest known name is \"port\""
+      ])
+      assert.deepStrictEqual(yield* wrong("dlock: 5"), ["config.yaml: dlock: expected a mapping, got a number"])
     }))
 
-  for (
-    const [variables, expected] of [
-      [{ DLOCK_RETRY_TIMES: "2", DLOCK_RETRY_DELAY: "2s" }, [0, 2000, 4000]],
-      [{ DLOCK_RETRY_TIMES: "3" }, [0, 100, 200, 300]],
-      [{ DLOCK_RETRY_TIMES: "0" }, [0]],
-      [{ DLOCK_RETRY_DELAY: "1s" }, [0, 1000, 2000, 3000, 4000, 5000, 6000]]
-    ] as const
-  ) {
-    it.effect(`retry as told by ${JSON.stringify(variables)}`, () =>
-      Effect.gen(function*() {
-        const { retry } = yield* LockConfig.lock.parse(environment(variables))
-        assert.isDefined(retry)
-        const attempts: Array<number> = []
-        yield* Effect.gen(function*() {
-          attempts.push(yield* Clock.currentTimeMillis)
-          return yield* new LockUnavailable({ key: "k", reason: "held" })
-        }).pipe(Effect.retry(retry ?? Schedule.forever), Effect.forkChild({ startImmediately: true }))
-        yield* TestClock.adjust("6500 millis")
-        assert.deepStrictEqual(attempts, [...expected])
-      }))
-  }
-
-  it.effect("stand over those that the program has set", () =>
+  it.effect("has foreign sections left alone, unless they are a near miss", () =>
     Effect.gen(function*() {
-      const given = Layer.succeed(LockConfig.LockDefaults, { ttl: 1, maxHold: 2 })
-      const read = Effect.service(LockConfig.LockDefaults)
-      const configured = LockConfig.layerDefaults.pipe(
-        Layer.provide(ConfigProvider.layer(environment({ DLOCK_TTL: "7s" })))
-      )
-      const expected: Lock.Options = { ttl: Duration.millis(7000), maxHold: 2 }
-      assert.deepStrictEqual(yield* Effect.provide(read, Layer.provide(configured, given)), expected)
-      const byFile = layer({ files: { "config.yaml": "ttl: 7s" } })
-      assert.deepStrictEqual(yield* Effect.provide(read, Layer.provide(byFile, given)), expected)
+      assert.deepStrictEqual(yield* read("title: shop\nlogging: {level: info}\ncabinet: {port: 7}"), { port: 7 })
+      assert.deepStrictEqual(yield* wrong("cabinets: {port: 7}\ndlok: {ttl: 5s}\ntimeot: 5s"), [
+        "config.yaml: cabinets: unknown key, the nearest known name is \"cabinet\"",
+        "config.yaml: dlok: unknown key, the nearest known name is \"dlock\"",
+        "config.yaml: timeot: unknown key, the nearest known name is \"timeout\""
+      ])
     }))
 
-  it.effect("are read anew in each part of a program", () =>
+  it.effect("is read by a backend that was not passed, too", () =>
     Effect.gen(function*() {
-      const seen: Array<Lock.Options> = []
-      const part = (ttl: string) =>
-        Layer.effectDiscard(Effect.map(LockConfig.LockDefaults, (defaults) => seen.push(defaults))).pipe(
-          Layer.provide(LockConfig.layerDefaults),
-          Layer.provide(ConfigProvider.layer(environment({ DLOCK_TTL: ttl })))
+      for (const yaml of ["cabinet: {port: 7, addrs: [a, b]}", "dlock: {cabinet: {port: 7, addrs: [a, b]}}"]) {
+        assert.deepStrictEqual(
+          yield* Effect.provide(declaration.config, layer({ files: { "config.yaml": yaml } })),
+          { port: 7, addrs: ["a", "b"] }
         )
-      yield* Effect.scoped(Layer.build(Layer.merge(part("1s"), part("2s"))))
-      assert.sameDeepMembers(seen, [{ ttl: Duration.millis(1000) }, { ttl: Duration.millis(2000) }])
-    }))
-
-  it.effect("are installed by layer and by layerDefaults", () =>
-    Effect.gen(function*() {
-      const expected: Lock.Options = { ttl: Duration.millis(7000) }
-      const read = Effect.service(LockConfig.LockDefaults)
-      assert.deepStrictEqual(yield* read, {}, "nothing is set by itself")
-      assert.deepStrictEqual(
-        yield* Effect.provide(read, layer({ files: { "config.yaml": "ttl: 7s" } })),
-        expected
-      )
-      assert.deepStrictEqual(
-        yield* Effect.provide(
-          read,
-          Layer.provide(LockConfig.layerDefaults, ConfigProvider.layer(environment({ DLOCK_TTL: "7s" })))
-        ),
-        expected
-      )
+      }
     }))
 })

@@ -1,4 +1,5 @@
 import { Lock, LockBackendError, LockConfig, LockRegistry, MemoryLock } from "@dlock/core"
+import { Options } from "@dlock/core/backend"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -57,7 +58,7 @@ describe("a registry of layers", () => {
   it.effect("tells what there is when a name is unknown", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(LockRegistry.get("redi"))
-      assert.deepInclude(error, { _tag: "LockNotFound", name: "redi", reason: "unknown", names: ["redis", "etcd"] })
+      assert.deepInclude(error, { name: "LockNotFound", backend: "redi", reason: "unknown", names: ["redis", "etcd"] })
       assert.strictEqual(error.message, "The lock backend \"redi\" is not known; there are: \"redis\", \"etcd\"")
       assert.strictEqual((yield* Effect.flip(LockRegistry.get("constructor")))._tag, "LockNotFound")
       assert.strictEqual(
@@ -67,7 +68,7 @@ describe("a registry of layers", () => {
       )
     }).pipe(Effect.provide(LockRegistry.layer({ redis: MemoryLock.layer, etcd: MemoryLock.layer }))))
 
-  it.effect("that is closed says so, and interrupts nobody", () =>
+  it.effect("that is closed says so, and interrupts no caller", () =>
     Effect.gen(function*() {
       const { close, registry } = yield* inScope(LockRegistry.layer({ one: probe("one").layer }))
       yield* registry.get("one")
@@ -79,6 +80,38 @@ describe("a registry of layers", () => {
         reason: "Unreachable",
         detail: "the LockRegistry layer is closed"
       })
+    }))
+
+  it.effect("pings all of them, and tells why one could not be built until it can", () => {
+    let isReachable = false
+    const late = probe("late", Effect.suspend(() => isReachable ? Effect.void : Effect.fail(unreachable("late"))))
+    const silent = Layer.effect(
+      Lock,
+      Effect.map(Lock, (lock) => ({ ...lock, ping: Effect.fail(unreachable("silent")) }))
+    )
+    return Effect.gen(function*() {
+      const first = yield* LockRegistry.ping
+      assert.deepStrictEqual([...first], [
+        ["one", undefined],
+        ["late", unreachable("late")],
+        ["silent", unreachable("silent")]
+      ])
+      isReachable = true
+      assert.isUndefined((yield* LockRegistry.ping).get("late"), "it is built when it is asked for")
+      assert.deepStrictEqual(late.events, ["build", "close", "build", "close", "build", "built"])
+    }).pipe(Effect.provide(LockRegistry.layer({
+      one: MemoryLock.layer,
+      late: late.layer,
+      silent: Layer.provide(silent, MemoryLock.layer)
+    })))
+  })
+
+  it.effect("pings those that are built when they are asked for", () =>
+    Effect.gen(function*() {
+      const one = probe("one")
+      const { registry } = yield* inScope(LockRegistry.layer({ one: one.layer }, { build: "lazy" }))
+      assert.deepStrictEqual([...yield* registry.ping], [["one", undefined]])
+      assert.deepStrictEqual(one.events, ["build", "built"])
     }))
 
   it.effect("may be empty", () =>
@@ -120,7 +153,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual([one.events, two.events], [["build", "built", "close"], []])
     }))
 
-  it.effect("builds one once for all who ask at the same time", () =>
+  it.effect("builds one once for all that ask at the same time", () =>
     Effect.gen(function*() {
       const gate = yield* Deferred.make<void>()
       const one = probe("one", Deferred.await(gate))
@@ -135,7 +168,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(one.events, ["build", "built"])
     }))
 
-  it.effect("goes on with a build for the others when the first who asked is interrupted", () =>
+  it.effect("goes on with a build for the others when the first caller is interrupted", () =>
     Effect.gen(function*() {
       const gate = yield* Deferred.make<void>()
       const one = probe("one", Deferred.await(gate))
@@ -148,7 +181,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(one.events, ["build", "built"])
     }))
 
-  it.effect("gives up a build that nobody waits for any more, and builds anew", () =>
+  it.effect("gives up a build that no caller waits for any more, and builds anew", () =>
     Effect.gen(function*() {
       const gate = yield* Deferred.make<void>()
       const one = probe("one", Deferred.await(gate))
@@ -161,7 +194,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(one.events, ["build", "close", "build", "built"])
     }))
 
-  it.effect("takes no other down with one that can not be reached, and tries that one again", () =>
+  it.effect("takes no other down with one that is unreachable, and tries that one again", () =>
     Effect.gen(function*() {
       let up = false
       const one = probe("one", Effect.suspend(() => up ? Effect.void : Effect.fail(unreachable("one"))))
@@ -179,7 +212,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(one.events, ["build", "close", "build", "close", "build", "built", "close"])
     }))
 
-  it.effect("closes at once what one that can not be built is made of", () =>
+  it.effect("closes at once what one that cannot be built is made of", () =>
     Effect.gen(function*() {
       const made = probe("made")
       const one = Layer.effect(Lock, Effect.andThen(Lock, unreachable("one"))).pipe(Layer.provide(made.layer))
@@ -188,7 +221,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(made.events, ["build", "built", "close"])
     }))
 
-  it.effect("gives one failure to all who wait for the same build", () =>
+  it.effect("gives one failure to all that wait for the same build", () =>
     Effect.gen(function*() {
       const gate = yield* Deferred.make<void, LockBackendError>()
       const one = probe("one", Deferred.await(gate))
@@ -202,7 +235,7 @@ describe("a registry of layers", () => {
       assert.deepStrictEqual(one.events, ["build", "close"])
     }))
 
-  it.effect("builds in the context of the registry, not of whoever asks first", () =>
+  it.effect("builds in the context of the registry, not of the first caller", () =>
     Effect.gen(function*() {
       const builtWith: Array<unknown> = []
       const one = Layer.effect(
@@ -251,10 +284,19 @@ describe("a registry by configuration", () => {
       assert.deepInclude(disabled, { _tag: "LockNotFound", reason: "disabled", names: ["redis", "my-own"] })
       assert.include(disabled.message, "DLOCK_ETCD_ENABLED=true")
       const unknown = yield* Effect.flip(LockRegistry.get("mysql"))
-      assert.deepInclude(unknown, { _tag: "LockNotFound", reason: "unknown" }, "its package was not passed in")
+      assert.deepInclude(unknown, { _tag: "LockNotFound", reason: "notPassed" })
+      assert.include(unknown.message, "pass MysqlLock to LockRegistry.layerConfig")
+      const foreign = yield* Effect.flip(LockRegistry.get("your-own"))
+      assert.include(foreign.message, "pass its module to LockRegistry.layerConfig")
+      assert.deepInclude(yield* Effect.flip(LockRegistry.get("zookeeper")), { reason: "unknown" })
     }).pipe(Effect.provide(
       LockRegistry.layerConfig([redis, etcd, own]).pipe(
-        configured({ DLOCK_REDIS_ENABLED: "true", DLOCK_MY_OWN_ENABLED: "1", DLOCK_MYSQL_ENABLED: "true" })
+        configured({
+          DLOCK_REDIS_ENABLED: "true",
+          DLOCK_MY_OWN_ENABLED: "1",
+          DLOCK_MYSQL_ENABLED: "true",
+          DLOCK_YOUR_OWN_ENABLED: "on"
+        })
       )
     ))
   })
@@ -278,9 +320,20 @@ describe("a registry by configuration", () => {
     ))
   })
 
+  it.effect("says why one could not be built when that one is asked for", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(LockRegistry.get("redis"))
+      assert.deepInclude(error, { _tag: "LockBackendError", backend: "redis", reason: "Unreachable" })
+    }).pipe(Effect.provide(
+      LockRegistry.layerConfig([{ name: "redis", layerConfig: () => probe("redis", unreachable("redis")).layer }]).pipe(
+        configured({ DLOCK_REDIS_ENABLED: "true" })
+      )
+    )))
+
   it.effect("tells at the start everything that is wrong with the configuration of any of them", () =>
     Effect.gen(function*() {
-      const redis = backend("redis")
+      const declaration = Options.declare("redis", { db: Options.integer({ minimum: 0, description: "A number." }) })
+      const redis = { ...backend("redis"), declaration }
       const error = yield* Layer.build(LockRegistry.layerConfig([redis, backend("etcd")])).pipe(
         Effect.scoped,
         Effect.provide(ConfigProvider.layer(environment({

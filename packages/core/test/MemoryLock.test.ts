@@ -3,7 +3,7 @@ import { LockTest } from "@dlock/core/testing"
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { TestClock } from "effect/testing"
-import * as memoryStore from "../src/internal/memoryStore.ts"
+import * as memoryStore from "../src/internal/memory/store.ts"
 import * as Memory from "./support/memory.ts"
 
 const { capabilities, network, store } = Effect.runSync(Memory.make())
@@ -24,30 +24,38 @@ LockTest.suite(
 
 const request = (key: string, owner: string, ttl: Duration.Input = "10 seconds") => {
   const losses: Array<LossReason> = []
-  return { key, owner, ttl: Duration.fromInputUnsafe(ttl), onLost: (reason: LossReason) => losses.push(reason), losses }
+  return {
+    key,
+    owner,
+    ttl: Duration.toMillis(Duration.fromInputUnsafe(ttl)),
+    spare: 0,
+    onLost: (reason: LossReason) => losses.push(reason),
+    onWanted: () => {},
+    losses
+  }
 }
 
 const waitFor = (backend: LockBackend["Service"], asked: LockRequest) =>
   Effect.forkChild(backend.acquire(asked), { startImmediately: true })
 
 describe("MemoryLock", () => {
-  it.effect("gives the key to the next in line at the moment the lease ends", () =>
+  it.effect("gives the key to the next in line at the moment the grant ends", () =>
     Effect.gen(function*() {
       const backend = yield* MemoryLock.make
       const holder = request("k", "holder")
       yield* backend.acquire(holder)
       const waiting = yield* waitFor(backend, request("k", "waiter"))
       yield* TestClock.adjust("6 seconds")
-      yield* backend.renew(holder)
+      yield* backend.renew(holder, {})
       yield* TestClock.adjust("9999 millis")
-      assert.isUndefined(waiting.pollUnsafe(), "a renewed lease ends a ttl after its renewal, not before")
+      assert.isUndefined(waiting.pollUnsafe(), "a renewed grant ends a ttl after its renewal, not before")
       yield* TestClock.adjust("1 millis")
       const grant = yield* Fiber.join(waiting)
-      assert.strictEqual(grant.validFrom, 16_000_000_000n, "the next lease counts from the end of the last")
+      assert.strictEqual(grant.validFrom, 16_000, "the next grant counts from the end of the last")
       assert.deepStrictEqual(holder.losses, ["taken"], "the holder is told")
     }))
 
-  it.effect("minds a lease in line that is shorter than the one before", () =>
+  it.effect("wakes up in time for a grant that is shorter than the one before", () =>
     Effect.gen(function*() {
       const backend = yield* MemoryLock.make
       const holder = request("k", "holder", "1 hour")
@@ -58,10 +66,10 @@ describe("MemoryLock", () => {
       yield* backend.release(holder)
       yield* Fiber.join(short)
       yield* TestClock.adjust("1 second")
-      assert.isDefined(last.pollUnsafe(), "the last in line has the key when the short lease ends")
+      assert.isDefined(last.pollUnsafe(), "the last in line has the key when the short grant ends")
     }))
 
-  it.effect("has a timer while, and only while, somebody waits", () =>
+  it.effect("has a timer while, and only while, a request waits", () =>
     Effect.gen(function*() {
       const backend = yield* MemoryLock.make
       let timers = 0
@@ -85,7 +93,7 @@ describe("MemoryLock", () => {
         yield* Fiber.interrupt(first)
         assert.strictEqual(timers, 1, "a line has one timer")
         yield* Fiber.interrupt(second)
-        assert.strictEqual(timers, 0, "a line that everybody left has no timer")
+        assert.strictEqual(timers, 0, "a line that every waiter left has no timer")
         const third = yield* waitFor(backend, request("k", "third"))
         assert.strictEqual(timers, 1, "a new line has a timer again")
         yield* backend.release(holder)
@@ -108,24 +116,24 @@ describe("MemoryLock", () => {
       }).pipe(Effect.forkChild({ startImmediately: true }))
       yield* Effect.yieldNow
       yield* backend.release(holder)
-      assert.isTrue((yield* Fiber.join(all)).every((released) => released), "everybody held the key")
+      assert.isTrue((yield* Fiber.join(all)).every((answer) => answer === "released"), "every waiter held the key")
     }))
 
-  it.effect("forgets keys that nobody holds, also those that were left to expire", () =>
+  it.effect("forgets keys that are not held, also those that were left to expire", () =>
     Effect.gen(function*() {
-      const clock = yield* Clock.Clock
+      const now = memoryStore.nowOf(yield* Clock.Clock)
       const store = memoryStore.make()
       for (let i = 0; i < 1000; i++) {
         const asked = request(`released/${i}`, "owner")
-        store.tryAcquire(asked, clock)
-        store.release(asked, clock)
+        memoryStore.tryAcquire(store, asked, now)
+        memoryStore.release(store, asked, now)
       }
-      assert.strictEqual(store.size(), 0, "a released key leaves nothing")
-      for (let i = 0; i < 1000; i++) store.tryAcquire(request(`left/${i}`, "owner", "1 second"), clock)
-      assert.strictEqual(store.size(), 1000)
+      assert.strictEqual(store.entries.size, 0, "a released key leaves nothing")
+      for (let i = 0; i < 1000; i++) memoryStore.tryAcquire(store, request(`left/${i}`, "owner", "1 second"), now)
+      assert.strictEqual(store.entries.size, 1000)
       yield* TestClock.adjust("1 second")
-      for (let i = 0; i < 1000; i++) store.tryAcquire(request(`held/${i}`, "owner"), clock)
-      assert.strictEqual(store.size(), 1000, "keys that were left to expire make room for new ones")
+      for (let i = 0; i < 1000; i++) memoryStore.tryAcquire(store, request(`held/${i}`, "owner"), now + 1000)
+      assert.strictEqual(store.entries.size, 1000, "keys that were left to expire make room for new ones")
     }))
 
   it.effect("a holder that is told of its loss may use the backend at once", () =>
@@ -140,11 +148,11 @@ describe("MemoryLock", () => {
         }
       }
       yield* backend.acquire(holder)
-      assert.isTrue(yield* backend.revoke("k"), "a held key is revoked")
+      assert.isTrue(yield* backend.revoke("k", "holder"), "a held key is revoked")
       assert.isTrue(again !== undefined && Exit.isSuccess(again) && Option.isSome(again.value), "the key is free")
       assert.isTrue(Option.isNone(yield* backend.tryAcquire(request("k", "other"))), "and it is held once")
-      assert.isTrue(yield* backend.release(next))
-      assert.isFalse(yield* backend.revoke("k"), "a free key is not revoked")
+      assert.strictEqual(yield* backend.release(next), "released")
+      assert.isFalse(yield* backend.revoke("k", "next"), "a free key is not revoked")
     }))
 
   it.effect("each build of the layer has a store of its own", () =>
@@ -162,7 +170,8 @@ describe("MemoryLock", () => {
       const other = withLockIfAvailable("k", Effect.void).pipe(Effect.provide(MemoryLock.layerShared(backend)))
       yield* TestClock.adjust("1 second")
       assert.isTrue(Option.isNone(yield* other), "the other program is refused")
-      assert.isTrue(yield* backend.revoke("k"))
+      const { holder } = yield* backend.inspect("k")
+      assert.isTrue(yield* backend.revoke("k", Option.getOrThrow(holder).owner ?? ""))
       const error = yield* Effect.flip(Fiber.join(holding))
       assert.strictEqual(error._tag, "LockLost", "the section that lost its lock is interrupted")
       assert.isTrue(Option.isSome(yield* other), "the key is free")

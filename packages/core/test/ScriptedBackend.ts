@@ -1,7 +1,7 @@
 /**
  * A backend whose network and server a test writes the script of. The server is the memory store. A request travels to
  * it, is served by a fiber of the server's own, and its answer travels back: so a request that its caller has given up
- * still reaches the server, and whoever was interrupted in line stays there until it is given back.
+ * still reaches the server, and a request that was interrupted in line stays there until it is released.
  */
 import {
   type BackendReason,
@@ -9,10 +9,11 @@ import {
   LockBackend,
   LockBackendError,
   type LockRequest,
+  type Released,
   type Validity
 } from "@dlock/core"
-import { Clock, Duration, Effect, Fiber, Layer, Option } from "effect"
-import * as memoryStore from "../src/internal/memoryStore.ts"
+import { Clock, type Duration, Effect, Fiber, Layer, Option } from "effect"
+import * as memoryStore from "../src/internal/memory/store.ts"
 
 export type Verb = "tryAcquire" | "acquire" | "renew" | "release"
 
@@ -46,7 +47,7 @@ export interface Asked {
 
 export interface Options {
   readonly name?: string
-  readonly tenure?: "lease" | "session"
+  readonly freedBy?: "ttl" | "session"
   /** After this a request that is not answered fails with `Timeout`. Default: never, which no real backend may do. */
   readonly commandTimeout?: Duration.Input
   readonly check?: LockBackend["Service"]["check"]
@@ -65,9 +66,9 @@ export interface ScriptedBackend extends Service {
   readonly freeze: () => void
   /** What stood still reaches the server, in the order in which it was sent, and all further requests too. */
   readonly thaw: Effect.Effect<void>
-  /** The server takes the key away from its holder, who is told. */
-  readonly revoke: (key: string) => boolean
-  /** Somebody deletes the key by hand: whoever holds it is not told. */
+  /** The server takes the key away from its holder, which is told. */
+  readonly rob: (key: string) => boolean
+  /** The key is deleted by hand: its holder is not told. */
   readonly forget: (key: string) => void
   /** Whether anybody holds or waits for anything on the server, or a request is under way to it. */
   readonly isIdle: () => boolean
@@ -84,6 +85,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}): Effect.f
   const context = yield* Effect.context<never>()
   const name = options.name ?? "scripted"
   const store = memoryStore.make()
+  const now = () => memoryStore.nowOf(clock)
   const log: Array<Asked> = []
   const requests: Array<LockRequest> = []
   const scripts: Record<Verb, Array<Step>> = { tryAcquire: [], acquire: [], renew: [], release: [] }
@@ -141,7 +143,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}): Effect.f
         verb,
         key: request.key,
         owner: request.owner,
-        at: Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+        at: now()
       })
       if (!requests.includes(request)) requests.push(request)
       const answer = answerOf(verb, step, step.arrives === false ? undefined : serve(step, effect))
@@ -154,22 +156,31 @@ export const make = Effect.fnUntraced(function*(options: Options = {}): Effect.f
 
   return {
     name,
-    tenure: options.tenure ?? "lease",
+    freedBy: options.freedBy ?? "ttl",
+    tellsWanted: true,
     check: options.check ?? (() => undefined),
     tryAcquire: (request) =>
       ask<Option.Option<Grant>>(
         "tryAcquire",
         request,
-        Effect.sync(() => Option.fromUndefinedOr(store.tryAcquire(request, clock)))
+        Effect.sync(() => Option.fromUndefinedOr(memoryStore.tryAcquire(store, request, now())))
       ),
-    acquire: (request) => ask<Grant>("acquire", request, Effect.withFiber((fiber) => store.acquire(request, fiber))),
-    renew: (request) =>
+    acquire: (request) => ask<Grant>("acquire", request, memoryStore.acquire(store, request)),
+    renew: (request, { spare }) =>
       ask<Option.Option<Validity>>(
         "renew",
         request,
-        Effect.sync(() => Option.fromUndefinedOr(store.renew(request, clock)))
+        Effect.sync(() => Option.fromUndefinedOr(memoryStore.renew(store, request, spare, now())))
       ),
-    release: (request) => ask<boolean>("release", request, Effect.sync(() => store.release(request, clock))),
+    release: (request) => {
+      // A driver that may have sent it twice cannot tell what the second answer means.
+      const twice = (scripts.release[0] ?? standing.release).twice === true
+      const released = Effect.sync(() => memoryStore.release(store, request, now()))
+      return ask<Released>("release", request, twice ? Effect.as(released, "unknown") : released)
+    },
+    inspect: (key) => Effect.sync(() => memoryStore.inspect(store, key, now())),
+    revoke: (key, owner) => Effect.sync(() => memoryStore.revoke(store, key, owner, now())),
+    ping: Effect.void,
     log,
     requests,
     script: (verb, ...steps) => {
@@ -186,17 +197,22 @@ export const make = Effect.fnUntraced(function*(options: Options = {}): Effect.f
       frozen = undefined
       for (const go of waiting) go()
     }),
-    revoke: (key) => store.revoke(key, clock),
+    rob: (key) => {
+      const holder = store.entries.get(key)?.holder.owner
+      return holder !== undefined && memoryStore.revoke(store, key, holder, now())
+    },
     forget: (key) => {
       for (const request of requests) {
-        if (request.key === key) store.release(request, clock)
+        if (request.key === key) memoryStore.release(store, request, now())
       }
     },
     isIdle: () => {
       // The store forgets a lease whose time is over when it is next asked about the key.
-      const nobody = { owner: "nobody", ttl: Duration.seconds(1), onLost: () => {} }
-      for (const key of new Set(requests.map((request) => request.key))) store.release({ ...nobody, key }, clock)
-      return store.size() === 0 && serving.size === 0
+      const nobody = { owner: "nobody", ttl: 1000, spare: 0, onLost: () => {}, onWanted: () => {} }
+      for (const key of new Set(requests.map((request) => request.key))) {
+        memoryStore.release(store, { ...nobody, key }, now())
+      }
+      return store.entries.size === 0 && serving.size === 0
     },
     count: (verb) => log.filter((asked) => asked.verb === verb).length
   }

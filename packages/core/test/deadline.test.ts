@@ -95,7 +95,7 @@ describe("the deadline", () => {
       backend.forget("k")
       backend.forget("other")
       yield* elapse(seconds(3))
-      assert.isTrue(isPending(section) && (yield* lease.isHeld), "nobody has told us")
+      assert.isTrue(isPending(section) && (yield* lease.isHeld), "the loss has not been told")
       yield* elapse(400)
       assertError(errorOf(ended(section, "told by the renewal"), "lost"), { _tag: "LockLost", reason: "taken" })
       assertError(yield* Effect.flip(lease.lost), { _tag: "LockLost", reason: "taken" })
@@ -113,7 +113,7 @@ describe("the deadline", () => {
       }
     }))
 
-  it.effect("a loss that is pushed before the grant is known, or after the release, harms nobody", () =>
+  it.effect("a loss that is pushed before the grant is known, or after the release, harms no other lease", () =>
     scenario(function*({ backend, lock }) {
       backend.script("acquire", { after: 100 })
       const section = yield* start(lock.withLock("k", (lease) => Effect.succeed(lease.owner)))
@@ -141,7 +141,7 @@ describe("the deadline", () => {
       const section = yield* start(
         Effect.onExit(lock.withLock("k", program), () => Effect.sync(() => events.push("answered")))
       )
-      backend.revoke("k")
+      backend.rob("k")
       yield* elapse(49)
       assert.isTrue(isPending(section))
       yield* elapse(1)
@@ -149,7 +149,7 @@ describe("the deadline", () => {
       assert.deepStrictEqual(events, ["finalized", "answered"])
     }))
 
-  it.effect("a program that catches everything, or fails by itself while it is interrupted, can not hide the loss", () =>
+  it.effect("a program that catches everything, or fails by itself while it is interrupted, cannot hide the loss", () =>
     scenario(function*({ backend, lock }) {
       const programs: ReadonlyArray<Effect.Effect<unknown, string>> = [
         Effect.catchCause(Effect.never, () => Effect.succeed("caught")),
@@ -160,18 +160,18 @@ describe("the deadline", () => {
       ]
       for (const program of programs) {
         const section = yield* start(lock.withLock("k", program))
-        backend.revoke("k")
+        backend.rob("k")
         yield* elapse(50)
         const exit = ended(section, "lost")
         assertError(errorOf(exit, "lost"), { _tag: "LockLost" })
       }
       const exit = yield* start(lock.withLock("k", programs[3] ?? assert.fail()))
-      backend.revoke("k")
+      backend.rob("k")
       yield* settle
       assert.isTrue(Exit.hasDies(ended(exit, "lost")), "a defect is not swallowed")
     }))
 
-  it.effect("is read once more when the program has ended: nobody could interrupt a blocked event loop", () =>
+  it.effect("is read once more when the program has ended: a blocked event loop cannot be interrupted", () =>
     jumping(function*({ backend, block, lock }) {
       const late = yield* Effect.exit(lock.withLock("k", Effect.as(block(deadline), "done"), ttl))
       assertError(errorOf(late, "late"), { _tag: "LockLost", reason: "expired" })

@@ -5,8 +5,7 @@ import type { Lock, LockBackend } from "@dlock/core"
 import { assert } from "@effect/vitest"
 import { Clock, Effect, Exit, type Fiber, Scope, Tracer } from "effect"
 import { TestClock } from "effect/testing"
-import { Engine } from "../src/internal/engine.ts"
-import { make } from "../src/internal/section.ts"
+import { type Locks, open, serviceOf } from "../src/internal/lock.ts"
 import * as ScriptedBackend from "./ScriptedBackend.ts"
 
 export const seconds = (n: number) => n * 1000
@@ -39,27 +38,15 @@ export const errorOf = <A, E>(exit: Exit.Exit<A, E>, property: string): E => {
 export const assertError = (error: unknown, fields: Readonly<Record<string, unknown>>, property?: string): void =>
   assert.deepInclude(Object(error), fields, property)
 
-// The engine is hidden behind the service; whether it has forgotten everything can only be seen inside.
-const engines = new WeakMap<LockBackend["Service"], Set<Engine>>()
-const { asked } = Engine.prototype
-Reflect.set(Engine.prototype, "asked", function(this: Engine, ...args: ReadonlyArray<unknown>) {
-  const known = engines.get(this.backend)
-  if (known === undefined) engines.set(this.backend, new Set([this]))
-  else known.add(this)
-  return Reflect.apply(asked, this, args)
-})
+// The layer is hidden behind the service; whether it has forgotten everything can only be seen inside.
+const layers = new WeakMap<LockBackend["Service"], Set<Locks>>()
 
-const sizeOf = (engine: Engine, field: "lines" | "live"): number => {
-  const value: unknown = Reflect.get(engine, field)
-  return value instanceof Map || value instanceof Set ? value.size : assert.fail(`the engine has no ${field}`)
-}
-
-/** What is left in the memory of the engines over a backend. */
+/** What is left in the memory of the layers over a backend. */
 export const leftovers = (backend: LockBackend["Service"]): ReadonlyArray<string> =>
-  [...engines.get(backend) ?? []].flatMap((engine) => [
-    ...sizeOf(engine, "lines") === 0 ? [] : [`${sizeOf(engine, "lines")} local lines`],
-    ...sizeOf(engine, "live") === 0 ? [] : [`${sizeOf(engine, "live")} leases to give back`],
-    ...engine.watchdog.alarms.length === 0 ? [] : [`${engine.watchdog.alarms.length} alarms`]
+  [...layers.get(backend) ?? []].flatMap(({ layer, lines }) => [
+    ...lines.byKey.size === 0 ? [] : [`${lines.byKey.size} local lines`],
+    ...layer.obligations.size === 0 ? [] : [`${layer.obligations.size} requests to release`],
+    ...layer.watchdog.alarms.length === 0 ? [] : [`${layer.watchdog.alarms.length} alarms`]
   ])
 
 /** Nothing is held, queued, under way or remembered. */
@@ -78,8 +65,11 @@ export const jumpingClock = Effect.map(TestClock.testClockWith(Effect.succeed), 
     currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe() + BigInt(slept + blocked) * 1_000_000n,
     monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + BigInt(blocked) * 1_000_000n
   }
+  // A layer naps on a clock that moves by itself.
+  const { adjust: _, ...live } = jumping
   return {
     clock: jumping,
+    live,
     /** The machine sleeps: wall time goes on, monotonic time and timers stand still. */
     sleep: (millis: number) => Effect.sync(() => slept += millis),
     /** The event loop is blocked: time goes on and no timer fires. */
@@ -111,7 +101,11 @@ export interface Fixture {
 
 /** What `Lock.layer` builds. */
 export const build = (backend: LockBackend["Service"], scope: Scope.Scope): Effect.Effect<Lock["Service"]> =>
-  Scope.provide(make(backend), scope)
+  Effect.map(Scope.provide(open(backend), scope), (locks) => {
+    const known = layers.get(backend) ?? new Set()
+    layers.set(backend, known.add(locks))
+    return serviceOf(locks)
+  })
 
 /** A lock over a fresh scripted backend, until the scope of the test closes. */
 export const fixture = Effect.fnUntraced(function*(
@@ -123,7 +117,7 @@ export const fixture = Effect.fnUntraced(function*(
   return { lock, backend, close: Scope.close(scope, Exit.void) }
 })
 
-/** What a test leaves behind is given back when it has ended, for which time must go on. */
+/** What a test leaves behind is released when it has ended, for which time must go on. */
 const ending = <A, E, R>(test: Effect.Effect<A, E, R>) =>
   Effect.onExit(test, () => Effect.forkDetach(Effect.repeat(TestClock.adjust("1 second"), { times: 15 })))
 
@@ -132,14 +126,18 @@ export const scenario = <Eff extends Effect.Effect<unknown, unknown, unknown>, A
   body: (fixture: Fixture) => Generator<Eff, A, never>
 ) => ending(Effect.flatMap(fixture(), (made) => Effect.gen(() => body(made))))
 
+export type JumpingFixture = Fixture & Pick<JumpingClock, "sleep" | "block" | "live">
+
 /** The same by a clock that can jump. */
 export const jumping = <Eff extends Effect.Effect<unknown, unknown, unknown>, A>(
-  body: (fixture: Fixture & Pick<JumpingClock, "sleep" | "block">) => Generator<Eff, A, never>
+  body: (fixture: JumpingFixture) => Generator<Eff, A, never>
 ) =>
   ending(
-    Effect.flatMap(jumpingClock, ({ block, clock, sleep }) =>
-      Effect.flatMap(fixture(), (made) =>
-        Effect.gen(() => body({ ...made, block, sleep }))).pipe(
+    Effect.flatMap(jumpingClock, ({ block, clock, live, sleep }) =>
+      Effect.flatMap(Effect.provideService(fixture(), Clock.Clock, live), (made) =>
+        Effect.gen(() =>
+          body({ ...made, block, live, sleep })
+        )).pipe(
           Effect.provideService(Clock.Clock, clock)
         ))
   )

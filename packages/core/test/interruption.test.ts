@@ -47,12 +47,14 @@ const traced = (cast: Cast): Cast => ({ ...cast, traced: true })
 /** A grant that is late, and must be confirmed. */
 const late: Cast = {
   caller: 0,
+  ...ttl,
   script: (backend) => backend.always("acquire", { after: 10 }),
   fibers: ({ lock, work }) => [lock.withLock("k", work, ttl), lock.withLock("k", work, ttl)]
 }
 /** A grant that is too late: the confirmation is refused, and the waiter asks again. */
 const tooLate: Cast = {
   caller: 0,
+  ...ttl,
   script: (backend) => backend.script("acquire", { after: 40 }, { after: 40 }),
   fibers: ({ lock, work }) => [lock.withLock("k", work, ttl), lock.withLock("k", work, ttl)]
 }
@@ -121,7 +123,7 @@ describe.each(cases)("%s: nothing is left", (_, cast, kinds, alsoSlow) => {
     it.effect.each(kinds)(`after %s at any operation${where}`, (kind) =>
       Effect.gen(function*() {
         assert.isAbove(yield* atEveryOperation(cast, disturbances[kind], slow), 20, "runs")
-      }), 30_000)
+      }), 120_000)
 
     // Where time decides, it must not go on while fibers do nothing but yield.
     if (cast.script !== undefined) continue
@@ -131,6 +133,6 @@ describe.each(cases)("%s: nothing is left", (_, cast, kinds, alsoSlow) => {
         for (let k = 3; k <= 12; k++) {
           yield* run(cast, disturbances["a yield"], (operation) => operation % k === 0, slow, `every ${k} operations`)
         }
-      }), 30_000)
+      }), 120_000)
   }
 })

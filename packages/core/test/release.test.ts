@@ -13,7 +13,7 @@ import {
   start
 } from "./fixture.ts"
 
-describe("giving back", () => {
+describe("releasing", () => {
   it.effect("that hangs holds its caller for a second, never its result", () =>
     scenario(function*({ backend, lock }) {
       backend.always("release", { before: "1 minute" })
@@ -46,7 +46,7 @@ describe("giving back", () => {
         Effect.provideService(lock.withLock("k", Effect.succeed(1)), Logger.CurrentLoggers, new Set([logger]))
       )
       yield* elapse(seconds(1))
-      assert.deepStrictEqual(ended(section, "given back"), Exit.succeed(1))
+      assert.deepStrictEqual(ended(section, "released"), Exit.succeed(1))
       assertClean(backend)
     }))
 
@@ -61,7 +61,7 @@ describe("giving back", () => {
       }
     }))
 
-  it.effect("that dies is an answer that nobody has: it is tried again", () =>
+  it.effect("that dies is an answer that is not known: it is tried again", () =>
     scenario(function*({ backend, lock }) {
       backend.script("release", { arrives: false, dies: "defect" }, { throws: new Error("thrown") })
       const fiber = yield* start(lock.withLock("k", Effect.succeed(1)))
@@ -100,7 +100,7 @@ describe("giving back", () => {
 
   it.effect("of a session's lease goes on until it is answered, and false is an answer", () =>
     scenario(function*() {
-      const { backend, lock } = yield* fixture({ tenure: "session" })
+      const { backend, lock } = yield* fixture({ freedBy: "session" })
       backend.always("release", { arrives: false, fails: "Unreachable" })
       yield* start(lock.withLock("k", Effect.void, { ttl: "10 seconds" }))
       yield* elapse(seconds(300))
@@ -172,7 +172,7 @@ describe("giving back", () => {
         })
       )
       yield* elapse(seconds(9))
-      assert.strictEqual(backend.count("release"), 2, "the key is given back when its time is over")
+      assert.strictEqual(backend.count("release"), 2, "the key is released when its time is over")
       assert.isTrue(isPending(slower), "the section still closes what it opened")
       yield* elapse(seconds(60))
       assertError(errorOf(ended(slower, "closed"), "lost"), { reason: "expired" })
@@ -190,7 +190,7 @@ describe("giving back", () => {
       assertClean(backend)
     }))
 
-  it.effect("is not stopped by an interruption of whoever closes the scope", () =>
+  it.effect("is not stopped by an interruption of the fiber that closes the scope", () =>
     scenario(function*({ backend, lock }) {
       backend.always("release", { before: 20 })
       const fiber = yield* start(Effect.scoped(lock.acquire("k")))

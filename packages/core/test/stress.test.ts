@@ -59,7 +59,7 @@ const play = Effect.fnUntraced(function*(
 ) {
   const backend = yield* ScriptedBackend.make({
     commandTimeout: 300,
-    tenure: random.pick(["lease", "session"] as const)
+    freedBy: random.pick(["ttl", "session"] as const)
   })
   const scope = yield* Scope.make()
   const locks = yield* Effect.all([build(backend, scope), build(backend, scope), build(backend, scope)])
@@ -69,7 +69,7 @@ const play = Effect.fnUntraced(function*(
   let sections = 0
   let losses = 0
 
-  /** The section of a lease: nobody else may believe to hold the key, from its first step to its last. */
+  /** The section of a lease: no other may believe to hold the key, from its first step to its last. */
   const section = (lease: Lease) =>
     Effect.acquireUseRelease(
       Effect.gen(function*() {
@@ -131,7 +131,7 @@ const play = Effect.fnUntraced(function*(
         if (Exit.isFailure(exit)) {
           for (const reason of exit.cause.reasons) {
             if (reason._tag === "Fail" && reason.error instanceof LockLost) losses++
-            // A defect of the backend is told to whoever asked; anything else is a bug.
+            // A defect of the backend is told to the caller; anything else is a bug.
             if (reason._tag === "Die" && reason.defect !== "defect") return yield* Effect.die(reason.defect)
           }
         }
@@ -148,7 +148,7 @@ const play = Effect.fnUntraced(function*(
     for (const verb of verbs) backend.always(verb, faults && i < 400 ? step(random) : faultless)
     if (faults && i < 400 && random.chance(0.02)) backend.freeze()
     if (random.chance(0.2) || i >= 400) yield* backend.thaw
-    if (faults && i < 400 && random.chance(0.02)) backend.revoke(random.pick(keys))
+    if (faults && i < 400 && random.chance(0.02)) backend.rob(random.pick(keys))
     if (faults && random.chance(0.02)) yield* block(random.integer(500))
     if (faults && random.chance(0.01)) yield* sleep(random.integer(500))
     yield* elapse(50)
@@ -156,7 +156,7 @@ const play = Effect.fnUntraced(function*(
   for (const verb of verbs) backend.always(verb, faultless)
   yield* backend.thaw
   for (const fiber of workers) {
-    const exit = ended(fiber, `seed ${seed}: nobody waits for ever`)
+    const exit = ended(fiber, `seed ${seed}: no fiber waits for ever`)
     assert.isTrue(Exit.isSuccess(exit), `seed ${seed}: ${String(exit)}`)
   }
   yield* elapse(Duration.toMillis("10 seconds"))
@@ -172,7 +172,7 @@ const world = Effect.fnUntraced(function*(seed: number, faults: boolean) {
 })
 
 describe("many fibers, random options", () => {
-  it.effect("in the local line: whoever came first and was not interrupted is first", () =>
+  it.effect("in the local line: the one that came first and was not interrupted is first", () =>
     scenario(function*({ backend, lock }) {
       const random = makeRandom(42)
       for (const verb of ["acquire", "release"] as const) backend.always(verb, { before: 1, after: 1 })
@@ -201,7 +201,7 @@ describe("many fibers, random options", () => {
         const { sections } = yield* world(seed, false)
         assert.isAbove(sections, 20, `seed ${seed}`)
       }
-    }), 60_000)
+    }), 120_000)
 
   it.effect(
     "over a network with every fault: exclusion, every loss is told, and nothing is left",

@@ -14,7 +14,7 @@ const table = (spans: ReadonlyArray<Tracer.NativeSpan>) =>
   spans.map((span) => [span.name, parentOf(span), span.attributes.get("lock.fencing_token")])
 
 describe("spans", () => {
-  it.effect("of withLock: one for the whole, one for taking, one for giving back; the program is inside the whole", () =>
+  it.effect("of withLock: one for the whole, one for taking, one for releasing; the program is inside the whole", () =>
     scenario(function*() {
       const { lock } = yield* fixture({ name: "somewhere" })
       const program = Effect.withSpan(Effect.void, "program")
@@ -33,7 +33,7 @@ describe("spans", () => {
       assert.isTrue(spans.every((span) => span.status._tag === "Ended"))
     }))
 
-  it.effect("of acquire: one for taking, one for giving back", () =>
+  it.effect("of acquire: one for taking, one for releasing", () =>
     scenario(function*({ lock }) {
       const spans = yield* traced(Effect.withSpan(Effect.scoped(lock.acquire("k")), "outer"))
       assert.deepStrictEqual(table(spans), [
@@ -50,7 +50,7 @@ describe("spans", () => {
       const failed = yield* traced(lock.withLock("k", Effect.void))
       assert.deepStrictEqual(failed.map(({ name }) => name), ["Lock.withLock", "Lock.acquire"])
       assert.isTrue(failed.every(({ status }) => status._tag === "Ended" && Exit.isFailure(status.exit)))
-      yield* lock.acquire("k")
+      yield* start(Effect.andThen(lock.acquire("k"), Effect.never))
       const held = yield* traced(lock.withLockIfAvailable("k", Effect.void))
       assert.deepStrictEqual(held.map(({ name }) => name), ["Lock.withLock", "Lock.acquire"])
       assert.isTrue(held.every(({ status }) => status._tag === "Ended"))
@@ -61,7 +61,7 @@ describe("spans", () => {
       assert.isTrue(spans.every(({ status }) => status._tag === "Ended" && Exit.hasInterrupts(status.exit)))
     }))
 
-  it.effect("are none where nobody provided a tracer to read them", () =>
+  it.effect("are none where no tracer was provided to read them", () =>
     scenario(function*({ lock }) {
       const current = Effect.map(Effect.option(Effect.currentSpan), Option.map((span) => span.name))
       assert.deepStrictEqual(yield* lock.withLock("k", current), Option.none())
@@ -171,22 +171,49 @@ describe("metrics", () => {
       yield* elapse(seconds(1))
       assert.strictEqual((yield* metrics)("dlock_failed_releases"), 2)
       assert.strictEqual((yield* metrics)("dlock_late_releases"), 0, "the first was served, and the last said no")
-      yield* lock.withLock("k", Effect.sync(() => backend.forget("k")))
+      yield* Effect.exit(lock.withLock("k", Effect.sync(() => backend.forget("k"))))
       assert.strictEqual((yield* metrics)("dlock_late_releases"), 1)
-      yield* Effect.exit(lock.withLock("k", Effect.andThen(Effect.sync(() => backend.revoke("k")), settle)))
+      yield* Effect.exit(lock.withLock("k", Effect.andThen(Effect.sync(() => backend.rob("k")), settle)))
       assert.strictEqual((yield* metrics)("dlock_late_releases"), 1, "a loss that is known is no late release")
     })))
 })
 
+/** The lines of a log from level Info on, and the context that writes it. */
+const logged = () => {
+  const lines: Array<string> = []
+  const logger = Logger.make(({ logLevel, message }) => {
+    lines.push(`${logLevel}: ${String(message)}`)
+  })
+  const context = Context.make(Logger.CurrentLoggers, new Set([logger])).pipe(
+    Context.add(References.MinimumLogLevel, "Info")
+  )
+  return { context, lines }
+}
+
 describe("logs", () => {
-  it.effect("an error for a loss, a warning for a renewal or release that fails, debug for the ordinary", () => {
-    const lines: Array<string> = []
-    const logger = Logger.make(({ logLevel, message }) => {
-      lines.push(`${logLevel}: ${String(message)}`)
-    })
-    const context = Context.make(Logger.CurrentLoggers, new Set([logger])).pipe(
-      Context.add(References.MinimumLogLevel, "Info")
+  it.effect("a warning for an outage before it costs the lock, and an error when it does", () => {
+    const { context, lines } = logged()
+    return Effect.provideContext(
+      scenario(function*() {
+        const { backend, lock } = yield* fixture({ commandTimeout: "25 seconds" })
+        backend.script("renew", { arrives: false })
+        yield* start(Effect.exit(lock.withLock("k", Effect.never)))
+        yield* elapse(seconds(19))
+        assert.deepStrictEqual(lines, [], "the renewal has most of its time left")
+        yield* elapse(seconds(10))
+        assert.lengthOf(lines, 1, "an outage is told before it costs the lock")
+        assert.match(lines[0] ?? "", /^Warn: Lock "k" is not renewed yet: no answer, and it is lost in 9\d{3} ms$/)
+        yield* elapse(seconds(1))
+        assert.deepStrictEqual(lines.slice(1), [
+          "Error: Lock \"k\" was lost (token 1): it was not renewed before its time limit passed"
+        ])
+      }),
+      context
     )
+  })
+
+  it.effect("an error for a loss, a warning for a renewal or release that fails, debug for the ordinary", () => {
+    const { context, lines } = logged()
     return Effect.provideContext(
       scenario(function*({ backend, lock }) {
         yield* lock.withLock("k", Effect.void)
@@ -199,12 +226,12 @@ describe("logs", () => {
         yield* elapse(seconds(12))
         yield* elapse(seconds(1))
         assert.deepStrictEqual(lines, [
-          "Warn: Lock \"k\" is not renewed yet: scripted could not renew: the server can not be reached (as scripted)",
-          "Warn: Lock \"k\" is not given back yet: scripted could not release: the server refused (as scripted)"
+          "Warn: Lock \"k\" is not renewed yet: scripted could not renew: the server is unreachable (as scripted)",
+          "Warn: Lock \"k\" is not released yet: scripted could not release: the server refused (as scripted)"
         ])
         lines.length = 0
         yield* start(Effect.exit(lock.withLock("k", Effect.never)))
-        backend.revoke("k")
+        backend.rob("k")
         yield* settle
         assert.deepStrictEqual(lines, ["Error: Lock \"k\" was lost (token 4): the backend no longer has it as holder"])
         lines.length = 0
@@ -214,12 +241,16 @@ describe("logs", () => {
         assert.strictEqual(lines.length, 1, "a backend that dies is told")
         yield* elapse(seconds(1))
         lines.length = 0
-        const debugged = lock.withLock("k", Effect.void, { owner: "me" })
-        yield* Effect.provideService(debugged, References.MinimumLogLevel, "Debug")
+        const talkative = yield* Effect.provideService(
+          build(backend, yield* Effect.scope),
+          References.MinimumLogLevel,
+          "Debug"
+        )
+        yield* talkative.withLock("k", Effect.void, { owner: "me" })
         const owner = backend.requests[backend.requests.length - 1]?.owner
         assert.deepStrictEqual(lines, [
           `Debug: Lock "k" is held by ${owner}`,
-          `Debug: Lock "k" is given back by ${owner}`
+          `Debug: Lock "k" is released by ${owner}`
         ])
       }),
       context

@@ -19,7 +19,7 @@ import {
 const ask = (verb: "acquire" | "tryAcquire", lock: Lock["Service"]) =>
   verb === "acquire" ? Effect.asVoid(lock.acquire("k")) : Effect.asVoid(lock.tryAcquire("k"))
 
-describe("an outcome that is not known is given back", () => {
+describe("a request with an unknown outcome is released", () => {
   it.effect("after the reply was lost, the attempt was granted, and the command timed out", () =>
     scenario(function*() {
       const { backend, lock } = yield* fixture({ commandTimeout: "5 seconds" })
@@ -54,7 +54,7 @@ describe("an outcome that is not known is given back", () => {
       assertClean(backend)
     }))
 
-  it.effect("also when giving back fails at first: until the attempt could hold nothing any more", () =>
+  it.effect("also when the release fails at first: until the request can hold nothing any more", () =>
     scenario(function*({ backend, lock }) {
       // The server has granted, the reply is lost, and the first words of the give-back are lost too.
       backend.script("tryAcquire", { fails: "Timeout" })
@@ -66,7 +66,7 @@ describe("an outcome that is not known is given back", () => {
       assertClean(backend)
     }))
 
-  it.effect("a lease of its own is not given back for longer than it can live", () =>
+  it.effect("a lease of its own is not released for longer than it can live", () =>
     scenario(function*({ backend, lock }) {
       backend.always("tryAcquire", { arrives: false, fails: "Unreachable" })
       backend.always("release", { arrives: false, fails: "Unreachable" })
@@ -80,9 +80,9 @@ describe("an outcome that is not known is given back", () => {
       assert.isAtMost(backend.count("release"), tries + 2)
     }))
 
-  it.effect("on a session it is given back until that is answered", () =>
+  it.effect("on a session it is released until that is answered", () =>
     scenario(function*() {
-      const { backend, lock } = yield* fixture({ tenure: "session" })
+      const { backend, lock } = yield* fixture({ freedBy: "session" })
       backend.script("tryAcquire", { fails: "Timeout" })
       backend.always("release", { arrives: false, fails: "Unreachable" })
       yield* Effect.exit(lock.tryAcquire("k", { ttl: "10 seconds" }))

@@ -1,6 +1,6 @@
 /**
  * A store that does what etcd does with the transactions and watches of this backend, one turn after it was asked, also
- * when whoever asked is gone by then.
+ * when the caller is gone by then.
  */
 import { Clock, Effect } from "effect"
 import type {
@@ -14,11 +14,19 @@ import type {
   IWatchRequest,
   IWatchResponse
 } from "etcd3"
-import type { EtcdClient, LeaseAnswer, WatchSink } from "../src/internal/EtcdClient.ts"
+import type { EtcdClient, LeaseAnswer, WatchSink } from "../src/internal/client.ts"
 
 interface Item {
   readonly created: bigint
   readonly lease: string
+}
+
+/** A watch on a key or a range. */
+interface Watched {
+  readonly id: string
+  readonly key: string
+  readonly end: string
+  readonly sink: WatchSink
 }
 
 const text = (bytes: Buffer | string | undefined): string => bytes?.toString() ?? ""
@@ -46,14 +54,16 @@ export const notice = (revision: bigint, change: Partial<IWatchResponse>): IWatc
   ...change
 })
 
-/** `isBusy`: somebody else writes right behind each watch that is placed. */
+/** `isBusy`: another client writes right behind each watch that is placed. */
 export const make = Effect.fnUntraced(function*(isBusy: boolean) {
   const clock = yield* Clock.Clock
   const items = new Map<string, Item>()
-  const watches = new Map<string, { readonly key: string, readonly sink: WatchSink }>()
+  const watches = new Map<string, Watched>()
   const streams = new Set<() => void>()
   let revision = 1n
   let numbers = 0
+  let asked = 0
+  let placing: "placed" | "unanswered" | "refused" = "placed"
 
   const headerNow = () => headerAt(revision)
 
@@ -87,11 +97,13 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
 
   const remove = (key: string): number => {
     if (!items.delete(key)) return 0
-    for (const [id, watch] of watches) {
-      if (watch.key !== key) continue
+    for (const [number, watch] of watches) {
+      if (watch.end === "" ? watch.key !== key : key < watch.key || key >= watch.end) continue
       const kv = { ...keyValue(key) }
       queueMicrotask(() =>
-        watches.get(id)?.sink.message(notice(revision, { watch_id: id, events: [{ type: "Delete", kv, prev_kv: kv }] }))
+        watches.get(number)?.sink.message(
+          notice(revision, { watch_id: watch.id, events: [{ type: "Delete", kv, prev_kv: kv }] })
+        )
       )
     }
     return 1
@@ -111,6 +123,7 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
   }
 
   const transact = ({ compare = [], failure = [], success = [] }: ITxnRequest): ITxnResponse => {
+    asked++
     const succeeded = compare.every(holds)
     const steps = succeeded ? success : failure
     if (steps.some(({ request_range }) => request_range === undefined)) revision++
@@ -118,10 +131,19 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
     return { header: headerNow(), succeeded, responses }
   }
 
-  const lease = (id: string, ttl: number): LeaseAnswer => ({ id, ttl, sentAt: clock.monotonicTimeNanosUnsafe() })
+  const lease = (id: string, ttl: number): LeaseAnswer => ({
+    id,
+    ttl,
+    sentAt: Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  })
 
   const client: EtcdClient = {
+    isGiven: false,
+    now: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6,
     probe: () => Effect.void,
+    version: () => Effect.succeed("3.5.30"),
+    range: () => Effect.die("not asked in these tests"),
+    remaining: () => Effect.die("not asked in these tests"),
     grant: (seconds) => soon(() => lease(`${++numbers}`, seconds)),
     keepAlive: (id) => soon(() => lease(id, 30)),
     revoke: (id) =>
@@ -132,26 +154,34 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
     txn: (_operation, request) => soon(() => transact(request)),
     txnOnLease: (_operation, request) => soon(() => transact(request)),
     watch: (sink) => {
+      const stream = ++numbers
       const own = new Set<string>()
       const answer = ({ cancel_request, create_request }: IWatchRequest) => {
-        if (create_request !== undefined) {
-          const id = `${++numbers}`
+        if (create_request !== undefined && placing !== "placed") {
+          if (placing === "refused") close()
+        } else if (create_request !== undefined) {
+          const id = `${create_request.watch_id}`
           own.add(id)
-          watches.set(id, { key: text(create_request.key), sink })
+          watches.set(`${stream}/${id}`, {
+            id,
+            key: text(create_request.key),
+            end: text(create_request.range_end),
+            sink
+          })
           sink.message(notice(revision, { watch_id: id, created: true }))
           if (isBusy) revision++
-        } else if (cancel_request !== undefined && watches.delete(`${cancel_request.watch_id}`)) {
+        } else if (cancel_request !== undefined && watches.delete(`${stream}/${cancel_request.watch_id}`)) {
           sink.message(notice(revision, { watch_id: `${cancel_request.watch_id}`, canceled: true }))
         }
       }
       const close = () => {
         if (!streams.delete(close)) return
-        for (const id of own) watches.delete(id)
+        for (const id of own) watches.delete(`${stream}/${id}`)
         sink.broken()
       }
       streams.add(close)
       const write = (request: IWatchRequest) => queueMicrotask(() => streams.has(close) && answer(request))
-      return { write, close, condemn: close }
+      return { write, close, discard: close, refused: close }
     }
   }
 
@@ -160,6 +190,19 @@ export const make = Effect.fnUntraced(function*(isBusy: boolean) {
     /** The keys that are no marks. */
     places: () => [...items.keys()].filter((key) => !key.includes("%void")),
     watched: () => watches.size,
+    /** How many transactions were asked for. */
+    asked: () => asked,
+    /** What becomes of watches that are asked for from now on. */
+    place: (what: typeof placing) => {
+      placing = what
+    },
+    /** Tells every watch that its key was deleted, as a proxy does that mixes up its watches. */
+    mixUp: () => {
+      for (const { id, key, sink } of watches.values()) {
+        const kv = keyValue(items.has(key) ? key : inRange(key, `${key}\uffff`)[0] ?? key)
+        sink.message(notice(revision, { watch_id: id, events: [{ type: "Delete", kv, prev_kv: kv }] }))
+      }
+    },
     breakStreams: () => {
       Array.from(streams).forEach((close) => close())
     }

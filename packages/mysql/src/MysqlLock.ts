@@ -1,5 +1,5 @@
 /**
- * Locks on MySQL 5.7.5 or newer and on MariaDB 10.0.2 or newer, by `GET_LOCK` and `RELEASE_LOCK`: other programs that
+ * Locks on MySQL 5.7.5 or newer and on MariaDB 10.2.4 or newer, by `GET_LOCK` and `RELEASE_LOCK`: other programs that
  * use the same names by these functions are excluded too. Nothing is written, unless fencing tokens are to come from a
  * table.
  *
@@ -7,32 +7,36 @@
  */
 import { Lock, LockBackend, LockConfig } from "@dlock/core"
 import type { LockBackendError } from "@dlock/core"
+import type { Secret, Tls } from "@dlock/core/backend"
 import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import type { Pool, SslOptions } from "mysql2"
-import * as MysqlBackend from "./internal/MysqlBackend.ts"
-import * as MysqlClient from "./internal/MysqlClient.ts"
-import { backendError, name as backendName } from "./internal/MysqlError.ts"
+import type { Pool } from "mysql2"
+import type { Pool as PromisePool } from "mysql2/promise"
+import * as Backend from "./internal/backend.ts"
+import * as Client from "./internal/client.ts"
+import { name as backendName } from "./internal/errors.ts"
+import * as options from "./internal/options.ts"
 
 /**
- * What a backend does with connections, whoever opens them.
+ * What a backend does with connections, its own or a pool's.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ClientOptions {
   /**
-   * The most connections at a time: one for the locks that were free when they were asked for, one for each lock that is
-   * waited for or was, one that watches the server meanwhile. Beyond it an attempt fails. At least 3. Default: 50.
+   * The most connections at a time: one for the locks that were free when they were asked for, and one for each lock that
+   * is waited for or was; with a table of tokens one more. At the limit, requests wait for one of them. At least 2, with a
+   * table 3. Default: 50.
    */
   readonly connectionLimit?: number | undefined
   /** The longest wait for one answer of the server, and never more than the ttl. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
-  /** Put before every key. Default: nothing. */
+  /** Stands before every key. Default: nothing. */
   readonly keyPrefix?: string | undefined
   /**
    * Where fencing tokens come from: `"uuid"` is the server's `UUID_SHORT()`, which needs nothing; `table` counts in a
@@ -40,6 +44,8 @@ export interface ClientOptions {
    * Default: `"uuid"`.
    */
   readonly fencing?: "uuid" | { readonly table: string } | undefined
+  /** Locks on a replica are allowed; they exclude only programs that ask the same replica. Default: `false`. */
+  readonly allowReadOnly?: boolean | undefined
 }
 
 /**
@@ -49,18 +55,22 @@ export interface ClientOptions {
  * @since 0.1.0
  */
 export interface Options extends ClientOptions {
+  /** `mysql://user:password@host:port/database`. Its user, password and database give way to the options of that name. */
+  readonly url?: string | Redacted.Redacted | undefined
   /** The server. Default: `localhost`. */
   readonly host?: string | undefined
   /** Its port. Default: 3306. */
   readonly port?: number | undefined
+  /** The Unix socket of the server, instead of a host and a port. */
+  readonly socketPath?: string | undefined
   /** The user. Default: the server's anonymous user. */
   readonly username?: string | undefined
-  /** The password. Default: none. */
-  readonly password?: Redacted.Redacted | undefined
+  /** The password, or an effect that is run at each connect and gives one. Default: none. */
+  readonly password?: Secret.Input | undefined
   /** The database, which only a fencing table needs. Default: none. */
   readonly database?: string | undefined
-  /** Encrypts the connections: `true` checks the server's certificate and name; or the driver's options. Default: `false`. */
-  readonly tls?: boolean | SslOptions | undefined
+  /** Encrypts the connections: `true`, or certificates, which are read at each connect. Default: `false`. */
+  readonly tls?: Tls.Input | undefined
 }
 
 /**
@@ -72,38 +82,40 @@ export interface Options extends ClientOptions {
 export const name: string = backendName
 
 /**
- * A backend with connections of its own, which end with the scope. Fails within `commandTimeout` when the server can not
- * be reached, does not accept the credentials, or can not carry locks.
+ * What can be configured: `DLOCK_MYSQL_HOST` and so on, or the mapping `mysql` of the file.
+ *
+ * @category configs
+ * @since 0.1.0
+ */
+export const declaration: typeof options.declaration = options.declaration
+
+/**
+ * A backend with connections of its own, which end with the scope. Fails within `commandTimeout` when the server is
+ * unreachable, does not accept the credentials, or cannot carry locks.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function*(
-  options: Options = {}
+  given: Options = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const { database, host = "localhost", password, port = 3306, tls = false, username } = options
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
-    return yield* backendError("connect", "Options", `port has to be a whole number from 1 to 65535, and is ${port}`)
-  }
-  return yield* MysqlBackend.make(
-    MysqlClient.fromOptions({ host, port, username, password, database, tls }),
-    options
-  )
+  const { settings, target } = yield* options.parse(given)
+  return yield* Backend.make(Client.fromTarget(target), settings)
 })
 
 /**
- * A backend over a pool of `mysql2` that the caller opened and will close (of `mysql2/promise`: its `pool`). It keeps
- * what it takes out of the pool: locks belong to connections. Such a connection does not come back; it is closed when it
- * is not needed any more, and the pool opens others in its place.
+ * A backend over a pool of `mysql2` or `mysql2/promise` that the caller opened and will close. It keeps what it takes out
+ * of the pool: locks belong to connections. Such a connection does not come back; it is closed when it is not needed any
+ * more, and the pool opens others in its place.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeClient = (
-  pool: Pool,
-  options: ClientOptions = {}
+  pool: Pool | PromisePool,
+  given: ClientOptions = {}
 ): Effect.Effect<LockBackend["Service"], LockBackendError, Scope.Scope> =>
-  MysqlBackend.make(MysqlClient.fromPool(pool), options)
+  Effect.flatMap(options.parseClient(given), (settings) => Backend.make(Client.fromPool(pool), settings))
 
 /**
  * The `LockBackend` alone, with connections of its own.
@@ -124,14 +136,15 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * Locks on the server that the configuration names; by default `LockConfig.mysql`, that is `DLOCK_MYSQL_HOST` and so on.
+ * Locks on the server that the configuration names. Default: `declaration.config`.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerConfig = (
-  config: Config.Wrap<Options> = LockConfig.mysql
-): Layer.Layer<Lock, LockBackendError | Config.ConfigError> => LockConfig.layerLock(Config.unwrap(config), make)
+  config: Config.Wrap<Options> = declaration.config
+): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
+  LockConfig.layerLock(Config.unwrap(config), make, declaration)
 
 /**
  * The `LockBackend` alone, over a pool that the caller opened and will close.
@@ -140,7 +153,7 @@ export const layerConfig = (
  * @since 0.1.0
  */
 export const layerBackendClient = (
-  pool: Pool,
+  pool: Pool | PromisePool,
   options: ClientOptions = {}
 ): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClient(pool, options))
 
@@ -150,5 +163,7 @@ export const layerBackendClient = (
  * @category layers
  * @since 0.1.0
  */
-export const layerClient = (pool: Pool, options: ClientOptions = {}): Layer.Layer<Lock, LockBackendError> =>
-  Layer.provide(Lock.layer, layerBackendClient(pool, options))
+export const layerClient = (
+  pool: Pool | PromisePool,
+  options: ClientOptions = {}
+): Layer.Layer<Lock, LockBackendError> => Layer.provide(Lock.layer, layerBackendClient(pool, options))

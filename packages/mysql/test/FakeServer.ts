@@ -3,8 +3,8 @@
  * a real one does only by chance happens here when a test says so.
  */
 import { Effect, Exit } from "effect"
-import type { Answer, Client, Wire } from "../src/internal/MysqlClient.ts"
-import { MysqlError } from "../src/internal/MysqlError.ts"
+import type { Answer, Client, Wire } from "../src/internal/client.ts"
+import { MysqlError } from "../src/internal/errors.ts"
 
 type Reply = (exit: Exit.Exit<Answer, MysqlError>) => void
 
@@ -48,24 +48,32 @@ export interface FakeServer {
   readonly grant: (name: string, session: FakeSession) => void
   /** Ends the wait at the head of a line, with an error or with NULL. */
   readonly endWait: (name: string, error: MysqlError | null) => void
-  /** From now on sessions are of another run of the server. */
-  readonly restartClock: () => void
-  /** It is in its first second. */
-  young: boolean
-  version: string
-  wsrep: string | undefined
+  /** For how many seconds it has been running. */
+  uptime: number
+  /** Global variables, by name. */
+  readonly variables: Map<string, string>
+  /** It has not got round to ending the sessions whose connections were closed, or that were killed. */
+  slowToEnd: boolean
+  /** It holds only one lock per session, as servers did long ago. */
+  old: boolean
   /** What `CONNECTION_ID()` says, behind a proxy. */
   idShift: number
   /** The next connection fails with it. */
   refuse: MysqlError | undefined
   /** Statements for which it gives an error are refused with it. */
   fault: (sql: string, session: FakeSession) => MysqlError | undefined
-  /** So many KILLs find nothing to end, as if they came before the statement. */
-  missedKills: number
+  /** How many connections are being made. */
+  readonly handshakes: () => number
+  /** How long it takes to make a connection. */
+  handshake: Effect.Effect<void>
 }
 
+const bare = /^GET_LOCK\('(.+)', 0\)$/
+const more = /^IF\(IS_USED_LOCK\('(.+)'\) <=> CONNECTION_ID\(\), (.+), NULL\)$/
+const isFree = /^IS_USED_LOCK\('(.+)'\) IS NULL$/
+const inspect = /, IS_USED_LOCK\('(.+)'\)\)$/
 const take = /^IF\(GET_LOCK\('(.+)', 0\) = 1, (.+), NULL\)$/
-const takeAgain = /^IF\(IS_USED_LOCK\('(.+)'\) = CONNECTION_ID\(\) OR GET_LOCK\('.+', 0\) = 1, (.+), NULL\)$/
+const takeAgain = /^IF\(IS_USED_LOCK\('(.+)'\) <=> CONNECTION_ID\(\) OR GET_LOCK\('.+', 0\) = 1, (.+), NULL\)$/
 const wait = /^IF\(GET_LOCK\('(.+)', 31536000\) = 1, (.+), NULL\)$/
 const release = /^RELEASE_LOCK\('(.+)'\)$/
 const owns = /^IS_USED_LOCK\('(.+)'\) <=> CONNECTION_ID\(\)$/
@@ -76,16 +84,25 @@ export const serverError = (errno: number, message = `error ${errno}`): MysqlErr
 const lost = new MysqlError({ code: "PROTOCOL_CONNECTION_LOST", message: "Connection lost" })
 
 const rows = (cells: ReadonlyArray<string | null>): Exit.Exit<Answer, MysqlError> =>
-  Exit.succeed({ rows: cells.map((cell) => [cell]), insertId: 0n })
+  Exit.succeed({ rows: cells.map((cell) => [cell]) })
 
 export const make = (): FakeServer => {
   const sessions = new Set<State>()
   const locks = new Map<string, Lock>()
   const tokens = new Map<string, number>()
   let ids = 0
+  let opening = 0
   let uuid = (7n << 56n) + (1_700_000_000n << 24n)
 
-  const token = (expression: string): string => expression === "'0'" ? "0" : String(++uuid)
+  const token = (expression: string): string => {
+    const [, spare] = /BENCHMARK\((\d+)/.exec(expression) ?? []
+    if (expression === "'0'") {
+      return "0"
+    }
+    const first = ++uuid
+    uuid += spare === undefined ? 0n : BigInt(spare) + 1n
+    return spare === undefined ? String(first) : `${first}-${uuid}`
+  }
 
   const grant = (name: string, session: State): void => {
     const lock = locks.get(name)
@@ -118,6 +135,31 @@ export const make = (): FakeServer => {
 
   const evaluate = (expression: string, session: State): string | null => {
     const id = session.id + fake.idShift
+    const [, got] = bare.exec(expression) ?? []
+    if (got !== undefined) {
+      if (fake.old) {
+        for (const [name, lock] of locks) if (lock.holder === session) free(name)
+      }
+      grant(got, session)
+      return "1"
+    }
+    const [, named] = isFree.exec(expression) ?? []
+    if (named !== undefined) {
+      return locks.has(named) ? "0" : "1"
+    }
+    const [, kept, moreOf] = more.exec(expression) ?? []
+    if (kept !== undefined && moreOf !== undefined) {
+      return locks.get(kept)?.holder === session ? token(moreOf) : null
+    }
+    const [, inspected] = inspect.exec(expression) ?? []
+    if (inspected !== undefined) {
+      const lock = locks.get(inspected)
+      return lock === undefined ? "0" : `${lock.line.length},${lock.holder.id}`
+    }
+    if (expression.startsWith("CONCAT_WS(',', CONNECTION_ID()")) {
+      const asked = [...expression.matchAll(/@@global\.(\w+)/g)].map(([, name]) => fake.variables.get(name ?? "") ?? "")
+      return [id, ...asked].join(",")
+    }
     const once = take.exec(expression)
     const [, taken, tokenOf] = once ?? takeAgain.exec(expression) ?? []
     if (taken !== undefined && tokenOf !== undefined) {
@@ -145,29 +187,10 @@ export const make = (): FakeServer => {
     if (owned !== undefined) {
       return locks.get(owned)?.holder === session ? "1" : "0"
     }
-    switch (expression) {
-      case "CONNECTION_ID() & 4294967295":
-        return String(id)
-      case "VERSION()":
-        return fake.version
-      case "UUID_SHORT() >> 24":
-        return String(++uuid >> 24n)
-      case "(UUID_SHORT() >> 24 & 4294967295) < UNIX_TIMESTAMP()":
-        return fake.young ? "0" : "1"
-      default:
-        throw new Error(`the fake server does not know ${expression}`)
+    if (expression.startsWith("CAST(UNIX_TIMESTAMP()")) {
+      return String(fake.uptime)
     }
-  }
-
-  const killQuery = (id: number): void => {
-    const victim = [...sessions].find((session) => session.id === id)
-    if (fake.missedKills > 0) {
-      fake.missedKills--
-    } else if (victim?.waiting !== undefined) {
-      const { reply } = victim.waiting
-      leaveLine(victim)
-      reply(Exit.fail(serverError(1317, "Query execution was interrupted")))
-    }
+    throw new Error(`the fake server does not know ${expression}`)
   }
 
   const execute = (sql: string, session: State, reply: Reply): void => {
@@ -178,24 +201,36 @@ export const make = (): FakeServer => {
     if (!session.open) {
       return
     }
-    if (sql.startsWith("SET SESSION")) {
+    if (sql.startsWith("SET SESSION wait_timeout")) {
       session.waitTimeout = Number(/wait_timeout = (\d+)/.exec(sql)?.[1])
       return reply(rows([]))
     }
-    if (sql.startsWith("SHOW VARIABLES")) {
-      return reply(
-        Exit.succeed({ rows: fake.wsrep === undefined ? [] : [["wsrep_on", fake.wsrep]], insertId: 0n })
-      )
+    if (sql.startsWith("SHOW GLOBAL VARIABLES")) {
+      const asked = [...fake.variables].filter(([name]) => sql.includes(`'${name}'`))
+      return reply(Exit.succeed({ rows: asked }))
     }
-    if (sql.startsWith("KILL QUERY")) {
-      killQuery(Number(sql.slice("KILL QUERY ".length)))
+    if (sql.startsWith("KILL ")) {
+      const id = Number(sql.slice("KILL ".length))
+      const known = [...sessions].some((session) => session.id === id)
+      if (!fake.slowToEnd) {
+        fake.kill(id)
+      }
+      return reply(known ? rows([]) : Exit.fail(serverError(1094)))
+    }
+    if (sql.startsWith("INSERT INTO")) {
+      for (const [, name = "", count] of sql.matchAll(/\('(.+?)', (\d+)\)/g)) {
+        tokens.set(name, (tokens.get(name) ?? 0) + Number(count))
+      }
       return reply(rows([]))
     }
-    const [, counted] = /VALUES \('(.+)', LAST_INSERT_ID/.exec(sql) ?? []
-    if (counted !== undefined) {
-      const next = (tokens.get(counted) ?? 0) + 1
-      tokens.set(counted, next)
-      return reply(Exit.succeed({ rows: [], insertId: BigInt(next) }))
+    if (sql.startsWith("SELECT name, CAST(token")) {
+      const holder = Number(/<=> (\d+)/.exec(sql)?.[1])
+      const asked = [...tokens].filter(([name]) => sql.includes(`'${name}'`))
+      return reply(
+        Exit.succeed({
+          rows: asked.map(([name, token]) => [name, `${token}`, locks.get(name)?.holder.id === holder ? "1" : "0"])
+        })
+      )
     }
     if (!sql.startsWith("SELECT ") || sql.includes("LIMIT 0")) {
       return reply(rows([]))
@@ -248,15 +283,15 @@ export const make = (): FakeServer => {
     return {
       threadId: session.id,
       send,
-      prepares: true,
-      execute: (sql, value, onAnswer) => send(sql.replace("?", `'${value}'`), onAnswer),
       onClose: (listener) => {
         session.onEnd.push((error) => connected && listener(error))
       },
       quit: Effect.sync(() => end(session)),
       destroy: () => {
         connected = false
-        end(session)
+        if (!fake.slowToEnd) {
+          end(session)
+        }
       }
     }
   }
@@ -277,8 +312,15 @@ export const make = (): FakeServer => {
           waiting: undefined,
           onEnd: []
         }
-        sessions.add(session)
-        return Effect.as(Effect.yieldNow, wire(session))
+        opening++
+        return fake.handshake.pipe(
+          Effect.ensuring(Effect.sync(() => opening--)),
+          Effect.andThen(Effect.yieldNow),
+          Effect.map(() => {
+            sessions.add(session)
+            return wire(session)
+          })
+        )
       })
     },
     sessions: () => [...sessions],
@@ -315,16 +357,15 @@ export const make = (): FakeServer => {
         reply(error === null ? rows([null]) : Exit.fail(error))
       }
     },
-    restartClock: () => {
-      uuid += 1000n << 24n
-    },
-    young: false,
-    version: "9.7.4",
-    wsrep: undefined,
+    uptime: 100_000,
+    variables: new Map([["server_uuid", "a"], ["read_only", "OFF"], ["max_execution_time", "0"]]),
+    slowToEnd: false,
+    old: false,
+    handshakes: () => opening,
+    handshake: Effect.void,
     idShift: 0,
     refuse: undefined,
-    fault: () => undefined,
-    missedKills: 0
+    fault: () => undefined
   }
   return fake
 }

@@ -5,52 +5,31 @@
  *
  * @since 0.1.0
  */
-import { Lock, LockBackend, LockBackendError, LockConfig } from "@dlock/core"
+import { Lock, LockBackend, type LockBackendError, LockConfig } from "@dlock/core"
+import type { Secret, Tls } from "@dlock/core/backend"
 import * as Config from "effect/Config"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redis from "effect/persistence/Redis"
 import type * as Scope from "effect/Scope"
-import type { Cluster, Redis } from "ioredis"
-import type { ConnectionOptions } from "node:tls"
-import * as RedisBackend from "./internal/RedisBackend.ts"
-import { backendName } from "./internal/RedisCall.ts"
-import * as RedisClient from "./internal/RedisClient.ts"
-import type * as RedisDriver from "./internal/RedisDriver.ts"
-import * as RedisTarget from "./internal/RedisTarget.ts"
+import * as backend from "./internal/backend.ts"
+import * as opening from "./internal/opening.ts"
+import * as options from "./internal/options.ts"
+import { backendName } from "./internal/requests.ts"
+import * as service from "./internal/service.ts"
 
 /**
- * How many replicas must have a lock before it is given out, and how long they may take.
- *
- * @category models
- * @since 0.1.0
- */
-export interface WaitReplicas {
-  /** At least 1. */
-  readonly count: number
-  /** Default: 1 second. */
-  readonly timeout?: Duration.Input | undefined
-}
-
-/**
- * What a backend does with a connection, whoever opened it.
+ * What a backend does with a connection, its own or a given one.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ClientOptions {
-  /** Put before every key. Default: nothing. */
+  /** Stands before every key. Default: nothing. */
   readonly keyPrefix?: string | undefined
-  /** The longest wait for one answer of the server, and never more than the ttl. Default: 5 seconds. */
+  /** The longest wait for an answer, with connecting and repetitions; never longer than the ttl. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
-  /**
-   * A lock is given out only when so many replicas have it too; otherwise it is given back, and the attempt fails. It
-   * makes the loss of locks in a fail-over less likely, and does not exclude it: another replica may become the master.
-   * Default: nothing is waited for.
-   */
-  readonly waitReplicas?: WaitReplicas | undefined
 }
 
 /**
@@ -66,24 +45,39 @@ export interface Options extends ClientOptions {
    */
   readonly mode?: "single" | "cluster" | "sentinel" | undefined
   /**
-   * Addresses: `host`, `host:port` or `[ipv6]:port`. Exactly one in mode `single`. Default: `["localhost:6379"]`, for
-   * sentinels `["localhost:26379"]`.
+   * Addresses: `host`, `host:port` or `[ipv6]:port`, as a list or as one text with commas. Exactly one in mode `single`.
+   * Default: `localhost:6379`, for sentinels `localhost:26379`.
    */
-  readonly addrs?: ReadonlyArray<string> | undefined
+  readonly addrs?: string | ReadonlyArray<string> | undefined
   /** The name under which the sentinels know the master. Needed in mode `sentinel`, and for nothing else. */
   readonly masterName?: string | undefined
   /** The user, on servers with an access control list. Default: the servers' `default` user. */
   readonly username?: string | undefined
-  /** The password. Default: none. */
-  readonly password?: Redacted.Redacted | undefined
+  /** The password, or an effect that is run at each connect and gives one. Default: none. */
+  readonly password?: Secret.Input | undefined
   /** The user on the sentinels. Default: their `default` user. */
   readonly sentinelUsername?: string | undefined
   /** The password of the sentinels. Default: none. */
-  readonly sentinelPassword?: Redacted.Redacted | undefined
+  readonly sentinelPassword?: Secret.Input | undefined
   /** The number of the database; a cluster has only number 0. Default: 0. */
   readonly db?: number | undefined
-  /** Encrypts every connection: `true`, or the options of `node:tls`. Default: `false`. */
-  readonly tls?: boolean | ConnectionOptions | undefined
+  /** Encrypts the connections to the servers: `true`, or certificates, which are read at each connect. Default: `false`. */
+  readonly tls?: Tls.Input | undefined
+  /** The same for the connections to the sentinels. Default: as `tls`. */
+  readonly sentinelTls?: Tls.Input | undefined
+}
+
+/**
+ * What is used of an ioredis client, of version 5 or 6: a `Redis` or a `Cluster`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Client {
+  readonly status: string
+  readonly options: object
+  readonly sendCommand: (command: never) => unknown
+  readonly disconnect: () => void
 }
 
 /**
@@ -94,79 +88,41 @@ export interface Options extends ClientOptions {
  */
 export const name = backendName
 
-const badOptions = (detail: string) =>
-  new LockBackendError({ backend: name, operation: "connect", reason: "Options", detail })
-
-const durationOf = (name: string, input: Duration.Input): Effect.Effect<Duration.Duration, LockBackendError> => {
-  const duration = Option.filter(
-    Duration.fromInput(input),
-    (duration) => Duration.isFinite(duration) && Duration.toMillis(duration) >= 1
-  )
-  return Effect.mapError(
-    Effect.fromOption(duration),
-    () => badOptions(`${name} has to be a duration of a millisecond or more`)
-  )
-}
-
-const timeoutOf = ({ commandTimeout = "5 seconds" }: ClientOptions) => durationOf("commandTimeout", commandTimeout)
-
-const demandOf = Effect.fnUntraced(function*({ waitReplicas }: ClientOptions) {
-  if (waitReplicas === undefined) return undefined
-  const { count, timeout = "1 second" } = waitReplicas
-  if (!Number.isInteger(count) || count < 1) return yield* badOptions("waitReplicas.count has to be 1 or more")
-  return { count, timeout: yield* durationOf("waitReplicas.timeout", timeout) }
-})
-
-const connectWith = Effect.fnUntraced(function*(
-  driver: RedisDriver.Driver,
-  own: boolean,
-  options: ClientOptions,
-  commandTimeout: Duration.Duration
-): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const waitReplicas = yield* demandOf(options)
-  const client = yield* RedisClient.make(driver, { own, limitMillis: Duration.toMillis(commandTimeout) })
-  return yield* RedisBackend.make(client, {
-    isCluster: driver.isCluster,
-    keyPrefix: options.keyPrefix ?? "",
-    commandTimeout,
-    waitReplicas
-  })
-})
+/**
+ * What can be configured: `DLOCK_REDIS_ADDRS` and so on, or the mapping `redis` of the file.
+ *
+ * @category configs
+ * @since 0.1.0
+ */
+export const declaration: typeof options.redis = options.redis
 
 /**
- * A backend with connections of its own, which end with the scope. Fails when the server can not be reached, does not
- * accept the credentials, or can not carry locks, within `commandTimeout`.
+ * A backend with connections of its own, which end with the scope. Fails when the server is unreachable, does not accept
+ * the credentials, or cannot carry locks, within `commandTimeout`.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function*(
-  options: Options = {}
+  given: Options = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const commandTimeout = yield* timeoutOf(options)
-  const { driver, watched } = yield* Effect.mapError(
-    Effect.fromResult(RedisTarget.open(options, Duration.toMillis(commandTimeout))),
-    badOptions
-  )
-  const backend = yield* connectWith(driver, true, options, commandTimeout)
-  if (watched !== undefined) {
-    yield* RedisClient.leaveOldMasters(driver, watched, Duration.toMillis(commandTimeout))
-  }
-  return backend
+  const settings = yield* options.parse(given)
+  return yield* backend.make(yield* opening.open(settings), settings)
 })
 
 /**
- * A backend over a driver that the caller opened and will close. What is put before keys is the driver's `keyPrefix`,
+ * A backend over a client that the caller opened and will close. What stands before keys is the client's `keyPrefix`,
  * then ours. For messages it opens another connection like it, which ends with the scope.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeClient = Effect.fnUntraced(function*(
-  client: Redis | Cluster,
-  options: ClientOptions = {}
+  client: Client,
+  given: ClientOptions = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  return yield* connectWith(client, false, options, yield* timeoutOf(options))
+  const settings = yield* options.parseClient(given)
+  return yield* backend.make(yield* opening.use(name, client, settings.commandTimeout), settings)
 })
 
 /**
@@ -188,33 +144,71 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * Locks on the server that the configuration names, with the defaults that it sets. Default: `LockConfig.redis`.
+ * Locks on the server that the configuration names, with the defaults that it sets. Default: `declaration.config`.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerConfig = (
-  config: Config.Wrap<Options> = LockConfig.redis
-): Layer.Layer<Lock, LockBackendError | Config.ConfigError> => LockConfig.layerLock(Config.unwrap(config), make)
+  config: Config.Wrap<Options> = declaration.config
+): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
+  LockConfig.layerLock(Config.unwrap(config), make, declaration)
 
 /**
- * The `LockBackend` alone, over a driver that the caller opened and will close.
+ * The `LockBackend` alone, over a client that the caller opened and will close.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerBackendClient = (
-  client: Redis | Cluster,
+  client: Client,
   options: ClientOptions = {}
 ): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClient(client, options))
 
 /**
- * Locks over a driver that the caller opened and will close.
+ * Locks over a client that the caller opened and will close.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerClient = (
-  client: Redis | Cluster,
+  client: Client,
   options: ClientOptions = {}
 ): Layer.Layer<Lock, LockBackendError> => Layer.provide(Lock.layer, layerBackendClient(client, options))
+
+/**
+ * A backend over the `Redis` service of Effect (`effect/persistence/Redis`), whose layers for Node, Bun and Deno bring their
+ * own driver. That driver connects and sends again by itself and does not tell, so a release is answered `unknown` where
+ * it was not ours, and what a fail-over lost is noticed at the next renewal. For one server, not for a cluster.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeRedis = Effect.fnUntraced(function*(
+  given: ClientOptions = {}
+): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope | Redis.Redis> {
+  const settings = yield* options.parseClient(given)
+  return yield* backend.make(yield* service.use(name, yield* Redis.Redis, settings.commandTimeout), settings)
+})
+
+/**
+ * The `LockBackend` alone, over the `Redis` service of Effect.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerBackendRedis = (
+  options: ClientOptions = {}
+): Layer.Layer<LockBackend, LockBackendError, Redis.Redis> => Layer.effect(LockBackend, makeRedis(options))
+
+/**
+ * Locks over the `Redis` service of Effect, so that an application on Effect needs no second driver.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerRedis = (options: ClientOptions = {}): Layer.Layer<Lock, LockBackendError, Redis.Redis> =>
+  Layer.provide(Lock.layer, layerBackendRedis(options))

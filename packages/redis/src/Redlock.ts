@@ -1,37 +1,36 @@
 /**
  * Locks on a majority of N independent Redis servers (5 or newer), after the Redlock algorithm of the Redis manual: the
- * lock outlives the death of a minority of them, which a single server's replicas, copied to later, can not promise.
+ * lock outlives the death of a minority of them, which a single server's replicas, copied to later, cannot promise.
  *
  * @since 0.1.0
  */
-import { Lock, LockBackend, LockBackendError, LockConfig } from "@dlock/core"
+import { Lock, LockBackend, type LockBackendError, LockConfig } from "@dlock/core"
+import { Errors, Options as Kit, type Secret, type Tls } from "@dlock/core/backend"
 import * as Config from "effect/Config"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import type { Redis } from "ioredis"
-import type { ConnectionOptions } from "node:tls"
-import * as RedisAddress from "./internal/RedisAddress.ts"
-import * as RedisClient from "./internal/RedisClient.ts"
-import * as RedisDriver from "./internal/RedisDriver.ts"
-import * as RedlockBackend from "./internal/RedlockBackend.ts"
-import * as RedlockNode from "./internal/RedlockNode.ts"
+import type { Connection } from "./internal/client.ts"
+import * as opening from "./internal/opening.ts"
+import * as options from "./internal/options.ts"
+import * as backend from "./internal/redlock/backend.ts"
+import { backendName, type RedlockNode } from "./internal/redlock/node.ts"
+import * as subscription from "./internal/subscription.ts"
+import type { Client } from "./RedisLock.ts"
 
 /**
- * What a backend does with connections, whoever opened them.
+ * What a backend does with connections, its own or given ones.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ClientOptions {
-  /** Put before every key. Default: nothing. */
+  /** Stands before every key. Default: nothing. */
   readonly keyPrefix?: string | undefined
   /**
    * The longest wait for the answer of one server. It is waited out only where that answer could make the difference:
-   * an attempt is decided as soon as a majority is. Default: a tenth of the ttl, at least 50 and at most 250
+   * a request is decided as soon as a majority is. Default: a tenth of the ttl, at least 50 and at most 250
    * milliseconds.
    */
   readonly nodeTimeout?: Duration.Input | undefined
@@ -50,17 +49,17 @@ export interface ClientOptions {
 export interface Options extends ClientOptions {
   /**
    * The servers, each `host`, `host:port` or `[ipv6]:port`: independent masters that do not replicate one another. An
-   * odd number is best, for four can not lose more of them than three can.
+   * odd number is best, because four cannot lose more of them than three can.
    */
-  readonly nodes?: ReadonlyArray<string> | undefined
+  readonly nodes?: string | ReadonlyArray<string> | undefined
   /** The user, on servers with an access control list. Default: the server's `default` user. */
   readonly username?: string | undefined
-  /** The password of all of them. Default: none. */
-  readonly password?: Redacted.Redacted | undefined
+  /** The password of all of them, or an effect that is run at each connect and gives one. Default: none. */
+  readonly password?: Secret.Input | undefined
   /** The number of the database. Default: 0. */
   readonly db?: number | undefined
-  /** Encrypts the connections: `true`, or the options of `node:tls`. Default: `false`. */
-  readonly tls?: boolean | ConnectionOptions | undefined
+  /** Encrypts the connections: `true`, or certificates, which are read at each connect. Default: `false`. */
+  readonly tls?: Tls.Input | undefined
 }
 
 /**
@@ -69,101 +68,68 @@ export interface Options extends ClientOptions {
  * @category constructors
  * @since 0.1.0
  */
-export const name = RedlockNode.backendName
-
-const defaultPort = 6379
-
-const badOptions = (detail: string) =>
-  new LockBackendError({ backend: name, operation: "connect", reason: "Options", detail })
-
-const duration = (field: string, input: Duration.Input): Effect.Effect<Duration.Duration, LockBackendError> => {
-  const duration = Option.filter(
-    Duration.fromInput(input),
-    (duration) => Duration.isFinite(duration) && Duration.toMillis(duration) >= 1
-  )
-  return Effect.mapError(
-    Effect.fromOption(duration),
-    () => badOptions(`${field} has to be a duration of a millisecond or more`)
-  )
-}
-
-const limitsOf = Effect.fnUntraced(
-  function*({ commandTimeout = "5 seconds", nodeTimeout }: ClientOptions) {
-    const limits: RedlockBackend.Limits = {
-      commandTimeout: yield* duration("commandTimeout", commandTimeout),
-      nodeTimeout: nodeTimeout === undefined ? undefined : yield* duration("nodeTimeout", nodeTimeout)
-    }
-    return limits
-  }
-)
-
-const addressesOf = Effect.fnUntraced(function*(nodes: ReadonlyArray<string>) {
-  if (nodes.length === 0) return yield* badOptions("nodes has to name at least one server")
-  const addresses = new Map<string, RedisAddress.Address>()
-  for (const node of nodes) {
-    const address = RedisAddress.parse(node, defaultPort)
-    if (address === undefined) {
-      return yield* badOptions(`"${node}" is no address; expected host, host:port or [ipv6]:port`)
-    }
-    const label = `${address.host.toLowerCase()}:${address.port}`
-    if (addresses.has(label)) return yield* badOptions(`nodes names ${label} twice, and a server has one vote`)
-    addresses.set(label, address)
-  }
-  return addresses
-})
+export const name = backendName
 
 /**
- * A backend with connections of its own, which end with the scope. Fails when a majority of the servers can not be
- * reached, does not accept the credentials, or can not carry locks, within `commandTimeout`; a minority may be away, and
- * takes part when it is back.
+ * What can be configured: `DLOCK_REDLOCK_NODES` and so on, or the mapping `redlock` of the file.
+ *
+ * @category configs
+ * @since 0.1.0
+ */
+export const declaration: typeof options.redlock = options.redlock
+
+const refuse = (detail: string) => Errors.make(name).options("connect", { detail })
+
+const nodeOf = (label: string, connection: Connection, keyPrefix: string) =>
+  Effect.map(subscription.make(connection), (subscription): RedlockNode => ({
+    label,
+    connection,
+    subscription,
+    keyPrefix: connection.keyPrefix + keyPrefix,
+    seemsUp: true,
+    clockAhead: undefined
+  }))
+
+/**
+ * A backend with connections of its own, which end with the scope. Fails when a majority of the servers is unreachable,
+ * does not accept the credentials, or cannot carry locks, within `commandTimeout`; a minority may be away, and takes part
+ * when it is back.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function*(
-  options: Options
+  given: Options
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const limits = yield* limitsOf(options)
-  const addresses = yield* addressesOf(options.nodes ?? [])
-  const { db, keyPrefix = "", password, tls, username } = options
-  const login = {
-    username,
-    password: password && Redacted.value(password),
-    db,
-    tls: tls === true ? {} : tls === false ? undefined : tls
-  }
-  const limitMillis = Duration.toMillis(limits.commandTimeout)
-  const nodes: Array<RedlockNode.RedlockNode> = []
-  for (const [label, address] of addresses) {
-    const driver = RedisDriver.single(address, login, limitMillis)
-    const client = yield* RedisClient.make(driver, { own: true, limitMillis })
-    nodes.push(RedlockNode.make(label, client, keyPrefix))
-  }
-  return yield* RedlockBackend.make(nodes, limits)
+  const settings = yield* options.parseRedlock(given)
+  const nodes = yield* Effect.forEach(settings.nodes, (address) =>
+    Effect.flatMap(
+      opening.openNode(name, address, settings, settings.commandTimeout),
+      (connection) => nodeOf(Kit.formatAddress(address), connection, settings.keyPrefix)
+    ))
+  return yield* backend.make(nodes, settings)
 })
 
 /**
- * A backend over drivers that the caller opened and will close, one for each server. What is put before keys is the
- * driver's `keyPrefix`, then ours. For messages it opens a second connection like each, which ends with the scope.
+ * A backend over clients that the caller opened and will close, one for each server. What stands before keys is the
+ * client's `keyPrefix`, then ours. For messages it opens a second connection like each, which ends with the scope.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeClients = Effect.fnUntraced(function*(
-  clients: ReadonlyArray<Redis>,
-  options: ClientOptions = {}
+  clients: ReadonlyArray<Client>,
+  given: ClientOptions = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
-  const limits = yield* limitsOf(options)
-  if (clients.length === 0) return yield* badOptions("there has to be at least one client")
-  if (new Set(clients).size < clients.length) return yield* badOptions("a client is there twice, and has one vote")
-  const limitMillis = Duration.toMillis(limits.commandTimeout)
-  const nodes: Array<RedlockNode.RedlockNode> = []
-  for (const driver of clients) {
-    const { host = "localhost", port = defaultPort } = driver.options
-    const client = yield* RedisClient.make(driver, { own: false, limitMillis })
-    nodes.push(RedlockNode.make(`${host}:${port}`, client, options.keyPrefix ?? ""))
-  }
-  return yield* RedlockBackend.make(nodes, limits)
+  const settings = yield* options.parseRedlockClient(given)
+  if (clients.length === 0) return yield* refuse("clients: expected at least one")
+  if (new Set(clients).size < clients.length) return yield* refuse("clients: one is there twice, and has one vote")
+  const nodes = yield* Effect.forEach(clients, (client, i) =>
+    Effect.flatMap(
+      opening.use(name, client, settings.commandTimeout),
+      (connection) => nodeOf(connection.address() ?? `server ${i + 1}`, connection, settings.keyPrefix)
+    ))
+  return yield* backend.make(nodes, settings)
 })
 
 /**
@@ -191,27 +157,28 @@ export const layer = (options: Options): Layer.Layer<Lock, LockBackendError> =>
  * @since 0.1.0
  */
 export const layerConfig = (
-  config: Config.Wrap<Options> = LockConfig.redlock
-): Layer.Layer<Lock, LockBackendError | Config.ConfigError> => LockConfig.layerLock(Config.unwrap(config), make)
+  config: Config.Wrap<Options> = declaration.config
+): Layer.Layer<Lock, LockBackendError | Config.ConfigError> =>
+  LockConfig.layerLock(Config.unwrap(config), make, declaration)
 
 /**
- * The `LockBackend` alone, over drivers that the caller opened and will close.
+ * The `LockBackend` alone, over clients that the caller opened and will close.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerBackendClients = (
-  clients: ReadonlyArray<Redis>,
+  clients: ReadonlyArray<Client>,
   options: ClientOptions = {}
 ): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClients(clients, options))
 
 /**
- * Locks over drivers that the caller opened and will close, one for each server.
+ * Locks over clients that the caller opened and will close, one for each server.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerClients = (
-  clients: ReadonlyArray<Redis>,
+  clients: ReadonlyArray<Client>,
   options: ClientOptions = {}
 ): Layer.Layer<Lock, LockBackendError> => Layer.provide(Lock.layer, layerBackendClients(clients, options))

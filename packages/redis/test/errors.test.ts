@@ -1,7 +1,11 @@
 import type { BackendReason } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
 import { inspect } from "node:util"
-import { fromDriver } from "../src/internal/RedisError.ts"
+import { make } from "../src/internal/errors.ts"
+
+const toError = make("redis")
+
+const fromDriver = (operation: string, cause: unknown) => toError(operation, { _tag: "Failed", cause })
 
 const reply = (message: string) =>
   Object.assign(new Error(message), { name: "ReplyError", command: { name: "hello", args: ["AUTH", "secret"] } })
@@ -11,12 +15,14 @@ const cases: ReadonlyArray<readonly [cause: unknown, reason: BackendReason]> = [
   [reply("WRONGPASS invalid username-password pair or user is disabled."), "Unauthorized"],
   [reply("NOPERM this user has no permissions to run the 'evalsha' command"), "Unauthorized"],
   [reply("ERR invalid password"), "Unauthorized"],
-  [reply("READONLY You can't write against a read only replica. script: 1, on @user_script:1."), "Rejected"],
+  [reply("READONLY You can't write against a read only replica. script: 1, on @user_script:1."), "Unreachable"],
   [reply("OOM command not allowed when used memory > 'maxmemory'."), "Rejected"],
   [reply("MISCONF Redis is configured to save RDB snapshots"), "Rejected"],
-  [reply("NOREPLICAS Not enough good replicas to write."), "Rejected"],
-  [reply("BUSY Redis is busy running a script."), "Rejected"],
+  [reply("NOREPLICAS Not enough good replicas to write."), "Unreachable"],
+  [reply("BUSY Redis is busy running a script."), "Unreachable"],
   [reply("WRONGTYPE Operation against a key holding the wrong kind of value"), "Rejected"],
+  [reply("UNKILLABLE Sorry the script already executed write commands"), "Unreachable"],
+  [reply("ERR max number of clients reached"), "Unreachable"],
   [reply("LOADING Redis is loading the dataset in memory"), "Unreachable"],
   [reply("MASTERDOWN Link with MASTER is down"), "Unreachable"],
   [reply("CLUSTERDOWN The cluster is down"), "Unreachable"],
@@ -35,7 +41,7 @@ const cases: ReadonlyArray<readonly [cause: unknown, reason: BackendReason]> = [
 describe("errors of the driver", () => {
   for (const [cause, reason] of cases) {
     it(`are ${reason}: ${String(cause)}`, () => {
-      const error = fromDriver("redis", "acquire", cause)
+      const error = fromDriver("acquire", cause)
       assert.strictEqual(error.reason, reason)
       const printed = [error.message, JSON.stringify(error), inspect(error, { depth: 9, showHidden: true })].join()
       assert.notInclude(printed, "secret", "no argument of a command is passed on")
@@ -43,7 +49,7 @@ describe("errors of the driver", () => {
   }
 
   it("of all addresses of a host are told", () => {
-    const { message } = fromDriver("redis", "connect", new AggregateError([new Error("one"), new Error("two")]))
+    const { message } = fromDriver("connect", new AggregateError([new Error("one"), new Error("two")]))
     assert.include(message, "one, two")
   })
 })

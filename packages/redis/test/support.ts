@@ -1,9 +1,12 @@
 /**
  * A connection that answers as it is told.
  */
+import type { LockRequest } from "@dlock/core"
 import { Effect } from "effect"
-import type { Connection, Failure } from "../src/internal/RedisClient.ts"
-import { Queue } from "../src/internal/RedisQueue.ts"
+import type { Connection } from "../src/internal/client.ts"
+import * as commands from "../src/internal/commands.ts"
+import * as errors from "../src/internal/errors.ts"
+import type { Failure } from "../src/internal/errors.ts"
 
 /** What was sent. */
 export interface Sent {
@@ -14,54 +17,75 @@ export interface Sent {
 /** What comes back: an answer, nothing at all, or a failure. */
 export type Outcome = { readonly reply: unknown } | "silence" | Failure
 
-export const refusal = (message: string): Outcome => ({
+export const refusal = (message: string): Failure => ({
   _tag: "Failed",
   cause: Object.assign(new Error(message), { name: "ReplyError" })
 })
 
-export const setup = (answer: (sent: Sent, index: number) => Outcome) => {
-  let nanos = 1_000_000_000_000n
+export const requestOf = (key: string, owner: string, spare = 0): LockRequest => ({
+  key,
+  owner,
+  ttl: 30_000,
+  spare,
+  onLost: () => {},
+  onWanted: () => {}
+})
+
+export const setup = (answer: (sent: Sent, index: number) => Outcome, isCluster = false) => {
+  let now = 1_000_000
   const sent: Array<Sent> = []
-  let wire: object | undefined
-  const waits = new Set<{ readonly expire: () => void }>()
-  const queue = new Queue(
-    (command, args, onReply) => {
+  const waits = new Set<{ readonly ring: (now: number) => void, due: number }>()
+  const timers = {
+    now: () => now,
+    set: (timer: { readonly ring: (now: number) => void, due: number }, due: number) => {
+      timer.due = due
+      waits.add(timer)
+    },
+    clear: (timer: { readonly ring: (now: number) => void, due: number }) => waits.delete(timer)
+  }
+  const queue = commands.make({
+    isCluster,
+    post: (command, args, onReply) => {
       const index = sent.push({ command, args }) - 1
       const outcome = answer({ command, args }, index)
       if (outcome === "silence") return
-      // A driver answers in another turn, but for what it can not send.
+      // A driver answers in another turn, but for what it cannot send.
       if ("_tag" in outcome && outcome._tag === "NotConnected") return onReply(outcome, undefined, true)
       setImmediate(() =>
         "_tag" in outcome ? onReply(outcome, undefined, true) : onReply(undefined, outcome.reply, true)
       )
     },
-    (write) => write(),
-    { add: (deadline) => waits.add(deadline), remove: (deadline) => waits.delete(deadline) },
-    () => nanos
-  )
+    together: (write) => write(),
+    timers,
+    onLate: () => {}
+  })
+  const toError = errors.make("redis")
   const connection: Connection = {
-    connect: Effect.void,
+    isCluster,
+    keyPrefix: "",
+    timers,
+    queue,
+    open: Effect.die("not here"),
     ready: Effect.void,
-    wire: () => wire,
-    epoch: () => 1,
-    now: () => nanos,
     send: () => Effect.die("not here"),
-    call: (call, limit, onDone) => queue.call(call, limit, onDone)
+    places: () => [],
+    placeOf: () => undefined,
+    onPlaces: () => {},
+    subscribe: () => Effect.die("not here"),
+    address: () => undefined,
+    toError: (operation, failure) => toError(operation, failure)
   }
   return {
     sent,
     connection,
-    /** From now on everything goes another way, which is known. */
-    rewire: () => {
-      wire = {}
-    },
     /** What has not been answered yet is late. */
     expire: () => {
-      for (const wait of waits) wait.expire()
+      const due = [...waits]
       waits.clear()
+      for (const wait of due) wait.ring(now)
     },
     pass: (millis: number) => {
-      nanos += BigInt(millis) * 1_000_000n
+      now += millis
     }
   }
 }

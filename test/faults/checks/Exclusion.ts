@@ -1,7 +1,7 @@
 /**
  * Law 1: two never believe to hold a key at once, except for a process that stands still, and then never for longer
  * than it does; or for the moment in which a client hears that its connection is gone, where the lock goes with it. And
- * whoever is robbed is told.
+ * a holder that lost its key is told.
  */
 import type { History } from "../History.ts"
 import type { Belief, Promises, Violation } from "./Promises.ts"
@@ -31,7 +31,7 @@ export const check = (history: History, promises: Promises): Found => {
     else if (wasFrozen) frozen.add(older)
     else if (wasUnheard) unheard.add(older)
     else forgotten.add(older)
-    // What the server has forgotten it can not tell of.
+    // What the server has forgotten it cannot tell of.
     const told = older.attempt.ended?.result !== "released"
     if (!told && !wasForgotten) violations.push({ law: "unreported loss", text })
   }

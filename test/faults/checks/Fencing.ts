@@ -1,6 +1,6 @@
 /**
- * Law 7: fencing tokens grow in the order of the grants, and a register that refuses smaller ones never refuses who
- * holds the key.
+ * Law 7: fencing tokens grow in the order of the grants, and a register that refuses smaller ones never refuses
+ * the holder of the key. And writes in fenced transactions happen in the order of their tokens, whatever stood still.
  */
 import type { History } from "../History.ts"
 import type { Belief, Promises, Violation } from "./Promises.ts"
@@ -49,8 +49,23 @@ const refusals = (history: History, promises: Promises): ReadonlyArray<Violation
   return violations
 }
 
+/** Each write sees all that have smaller tokens, and none that has a greater one. Nothing excuses another order. */
+const writeOrder = ({ ledger }: History): ReadonlyArray<Violation> =>
+  [...Map.groupBy(ledger, ({ key }) => key)].flatMap(([key, writes]) => {
+    const inOrder = writes.toSorted((a, b) => a.token < b.token ? -1 : a.token > b.token ? 1 : 0)
+    return inOrder.flatMap((write, i): ReadonlyArray<Violation> => {
+      const before = inOrder[i - 1]
+      if (write.seen === (before?.id ?? 0n)) return []
+      const [one, other] = [write, before].map((it) =>
+        it === undefined ? "none" : `${it.id} (${it.owner}, ${it.token})`
+      )
+      return [{ law: "write order", text: `${key}: write ${one} saw ${write.seen}, and not ${other}` }]
+    })
+  })
+
 export const check = (history: History, promises: Promises): ReadonlyArray<Violation> => [
   ...tokenOrder(history, promises),
   ...registerOrder(history),
-  ...refusals(history, promises)
+  ...refusals(history, promises),
+  ...writeOrder(history)
 ]

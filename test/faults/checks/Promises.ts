@@ -14,25 +14,30 @@ export interface Promises {
   readonly commandTimeout: number
   /** A lock goes with its connection, at once. */
   readonly goesWithConnection: boolean
-  /** For how long somebody may wait for a free key while nothing is disturbed. */
+  /** The longest wait for a free key while nothing is disturbed. */
   readonly prompt: number
-  /** First come, first served. */
+  /** First come, first served, in turns. */
   readonly fifo: boolean
+  /** For how long from its grant a process may pass its hold on to its own line. */
+  readonly turn: number
 }
 
 /** A promise that was broken. */
 export interface Violation {
   readonly law:
     | "exclusion"
+    | "limit"
     | "unreported loss"
     | "lost update"
     | "token order"
     | "register order"
     | "register refused a holder"
+    | "write order"
     | "stuck"
     | "slow"
     | "starved"
     | "first come, first served"
+    | "turn"
     | "residue"
     | "leak"
     | "crash"
@@ -77,7 +82,7 @@ const overlaps = (a: { from: number, to: number }, from: number, to: number): bo
 /** Whether a fault concerns this place in the crew. */
 export const concerns = (fault: Fault, slot: number): boolean => fault.slot === undefined || fault.slot === slot
 
-/** Whether the server may have forgotten `older` when it gave the key to somebody else at `at`. */
+/** Whether the server may have forgotten `older` when it gave the key to another at `at`. */
 export const mayBeForgotten = (history: History, promises: Promises, older: Belief, at: number): boolean =>
   history.faults.some((fault) => {
     if (fault.forgets === undefined || !overlaps(fault, older.from - promises.ttl, at)) return false
@@ -89,7 +94,7 @@ export const mayBeForgotten = (history: History, promises: Promises, older: Beli
   })
 
 /**
- * Whether the connection of `older` had just been broken when somebody else got the key, and its process heard of it as
+ * Whether the connection of `older` had just been broken when another got the key, and its process heard of it as
  * soon as a process can: the server frees the lock when it sees the end of the connection, at the same time as the client.
  */
 export const hadJustHeard = (history: History, promises: Promises, older: Belief, at: number): boolean =>

@@ -1,9 +1,9 @@
 /**
- * Laws 4, 5, 8 and 10: a key that nobody holds is not waited for longer than a dead holder and a dead waiter may cost,
- * once the faults that concern the waiter are over; hardly at all where nobody died and nothing was disturbed; and nobody
- * waits for ever.
+ * Laws 4, 5, 8 and 10: a key that is not held is not waited for longer than a dead holder and a dead waiter may cost, once
+ * the faults that concern the waiter are over; hardly at all where no process died and nothing was disturbed; and no wait
+ * is without end.
  */
-import type { Attempt, History } from "../History.ts"
+import { type Attempt, firstLeases, type History } from "../History.ts"
 import type { Interval } from "../Monotonic.ts"
 import type { Belief, Promises, Violation } from "./Promises.ts"
 import { beliefs, concerns, describe, disturbances } from "./Promises.ts"
@@ -89,30 +89,35 @@ export const check = (history: History, promises: Promises): Found => {
     }
   }
 
+  const holds = firstLeases(history.attempts)
   const processes = new Set(history.workers.map(({ slot }) => slot)).size
   for (const attempt of history.attempts) {
-    const { asked, ended, held, id, key, worker } = attempt
-    const name = `${worker.name}#${id} (${key}, asked at ${asked.toFixed(1)})`
-    if (held === undefined && ended === undefined && worker.gone === Number.POSITIVE_INFINITY) {
-      violations.push({ law: "stuck", text: `${name} waits for ever` })
-      continue
-    }
+    const { asked, held, key, worker } = attempt
     if (held === undefined || !promises.fifo) continue
     if (held.at - asked <= 2 * limit) continue
     const since = Math.max(asked, calmSince(history, attempt, held.at))
     if (held.at - since <= 2 * limit) continue
     const others = history.attempts.filter((other) =>
-      other.key === key && other.worker !== worker && other.held !== undefined &&
+      holds.has(other) && other.key === key && other.worker !== worker && other.held !== undefined &&
       other.held.at > since + limit && other.held.at < held.at
     )
     if (others.length > 2 * processes) {
-      violations.push({ law: "starved", text: `${name} saw ${others.length} others go first` })
-    }
-  }
-  for (const worker of history.workers) {
-    if (worker.gone === Number.POSITIVE_INFINITY) {
-      violations.push({ law: "stuck", text: `${worker.name} was asked to end, and did not` })
+      violations.push({ law: "starved", text: `${nameOf(attempt)} saw ${others.length} others go first` })
     }
   }
   return { violations, longestGap }
 }
+
+const nameOf = ({ asked, id, key, worker }: Attempt): string =>
+  `${worker.name}#${id} (${key}, asked at ${asked.toFixed(1)})`
+
+/** Whatever is asked for is answered, and a worker that is asked to end does. */
+export const endless = ({ attempts, workers }: History): ReadonlyArray<Violation> => [
+  ...attempts.filter(({ ended, held, worker }) =>
+    held === undefined && ended === undefined && worker.gone === Number.POSITIVE_INFINITY
+  ).map((attempt): Violation => ({ law: "stuck", text: `${nameOf(attempt)} waits for ever` })),
+  ...workers.filter(({ gone }) => gone === Number.POSITIVE_INFINITY).map(({ name }): Violation => ({
+    law: "stuck",
+    text: `${name} was asked to end, and did not`
+  }))
+]

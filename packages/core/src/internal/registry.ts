@@ -11,13 +11,13 @@ import * as ScopedCache from "effect/ScopedCache"
 import { Lock } from "../Lock.ts"
 
 /**
- * Who asks while a layer is being built waits for that build. One that failed is closed at once, and whoever asks next
+ * A caller that asks while a layer is being built waits for that build. One that failed is closed at once, and the next caller
  * builds anew. All are closed with the scope.
  */
 export const make = Effect.fnUntraced(function*<E, R>(
   layers: ReadonlyMap<string, Layer.Layer<Lock, E, R>>
 ): Effect.fn.Return<(name: string) => Effect.Effect<Lock["Service"] | undefined, E>, never, R | Scope.Scope> {
-  // Not the context of whoever happens to ask first.
+  // Not the context of the caller that happens to be first.
   const context = yield* Effect.context<R>()
   const cache = yield* ScopedCache.makeWith({
     lookup: Effect.fnUntraced(function*(name: string) {

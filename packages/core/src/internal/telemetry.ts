@@ -28,9 +28,10 @@ export class Telemetry {
   private readonly context: Context.Context<never>
   private readonly acquisitions: Record<Outcome, Metric.Counter<number>>
   private readonly renewals: Record<Renewal, Metric.Counter<number>>
-  private readonly losses: Record<LossReason, Metric.Counter<number>>
+  private readonly losses: Record<Exclude<LossReason, "closed">, Metric.Counter<number>>
   private readonly waitTime: Metric.Histogram<number>
   private readonly heldTime: Metric.Histogram<number>
+  private readonly passes: Metric.Counter<number>
   private readonly heldNow: Metric.Gauge<number>
   private readonly lateReleases: Metric.Counter<number>
   private readonly failedReleases: Metric.Counter<number>
@@ -64,6 +65,7 @@ export class Telemetry {
       session: losses("session"),
       maxHold: losses("maxHold")
     }
+    this.passes = counter("dlock_passes", "Leases that were passed on within the process")
     this.waitTime = histogram("dlock_wait_time_millis", "From the request for a lock to its grant")
     this.heldTime = histogram("dlock_held_time_millis", "From the grant of a lock to its release or loss")
     this.heldNow = Metric.gauge("dlock_held", { description: "Leases held now", attributes: { backend } })
@@ -86,7 +88,11 @@ export class Telemetry {
     this.heldNow.modifyUnsafe(-1, this.context)
   }
 
-  lost(reason: LossReason): void {
+  passed(): void {
+    this.passes.updateUnsafe(1, this.context)
+  }
+
+  lost(reason: Exclude<LossReason, "closed">): void {
     this.losses[reason].updateUnsafe(1, this.context)
   }
 

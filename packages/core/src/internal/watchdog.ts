@@ -1,54 +1,78 @@
 /**
- * One fiber that keeps the time for everything in a `Lock` layer: renewals, deadlines, waits that may not last longer.
- * Alarms stand in a heap by the time they are due, so that an uncontended lock costs no timer of its own.
+ * One fiber that keeps the time for everything in a `Lock` layer: renewals, deadlines, timeouts. Alarms stand in a heap
+ * by the time they are due, so that an uncontended lock costs no timer of its own. It also notices that the machine was
+ * suspended.
+ *
+ * Times are milliseconds of the monotonic clock.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 
-/** Times are milliseconds of the monotonic clock. */
-export abstract class Alarm {
-  due = 0
+export interface Alarm {
+  due: number
   /** The place in the heap; -1: not set. */
-  slot = -1
+  slot: number
   /** How much earlier it may ring, so that what falls due together is done together. */
-  slack = 0
+  slack: number
   /** Called once when due; synchronous, does not throw. */
-  abstract ring(now: number): void
+  ring(now: number): void
 }
 
 /** An alarm that calls back. */
-export class Timer extends Alarm {
-  readonly ring: () => void
-  constructor(ring: () => void) {
-    super()
+export class Timer implements Alarm {
+  due = 0
+  slot = -1
+  slack = 0
+  readonly ring: (now: number) => void
+  constructor(ring: (now: number) => void) {
     this.ring = ring
   }
 }
 
-// A machine that slept is noticed within this time, because its timers did not count the sleep.
+/** A suspended machine is noticed within this time of its waking, because its timers did not count the time. */
 const longestNap = 1000
+/** Wall time counts whole milliseconds, and may be slewed by half a millisecond per second. */
+const noise = 2
 
 export class Watchdog {
   readonly clock: Clock.Clock
+  /** Called when the machine was suspended, with the time that the monotonic clock did not count. */
+  onSuspended: (slept: number, now: number) => void = () => {}
   private readonly heap: Array<Alarm> = []
+  /** A clock that only moves when it is told to cannot be late. */
+  private readonly naps: boolean
   private wakeAt = Number.POSITIVE_INFINITY
   private wake: (() => void) | undefined
+  /** How far wall time is ahead of monotonic time. */
   private skew: number
 
   constructor(clock: Clock.Clock) {
     this.clock = clock
-    this.skew = this.wallSkew()
+    this.naps = !("adjust" in clock)
+    this.skew = this.readSkew()
   }
 
   now(): number {
     return Number(this.clock.monotonicTimeNanosUnsafe()) / 1e6
   }
 
-  /** How far wall time is ahead of monotonic time; grows when the machine sleeps. */
-  wallSkew(now?: number): number {
-    // Wall time first: what passes between the two is no sleep.
+  private readSkew(): number {
+    // Wall time first: time that passes between the two readings is no suspension.
     const wall = this.clock.currentTimeMillisUnsafe()
-    return wall - (now ?? this.now())
+    return wall - this.now()
+  }
+
+  /** The time now, after a look at both clocks. */
+  look(): number {
+    const wall = this.clock.currentTimeMillisUnsafe()
+    const now = this.now()
+    let skew = wall - now
+    // A reading that is held up between the clocks is too small, and would make the next one a jump.
+    if (skew < this.skew - noise) skew = Math.max(skew, this.readSkew())
+    const slept = skew - this.skew
+    this.skew = skew
+    if (slept > noise) this.onSuspended(slept, now)
+    return now
   }
 
   set(alarm: Alarm, due: number): void {
@@ -91,31 +115,30 @@ export class Watchdog {
     }
   }
 
-  /** Rings what is due, sleeps until the next is; `onSlept` is called when the machine has slept. */
-  run(onSlept: () => void): Effect.Effect<never> {
+  /** Rings what is due, sleeps until the next is. */
+  readonly run: Effect.Effect<never> = Effect.suspend(() => {
     const awake = Effect.callback<void>((resume) => {
       // An alarm may have been set since the time to wake was read: Effect may yield between any two.
       if (this.wakeAt === Number.NEGATIVE_INFINITY) return resume(Effect.void)
-      this.wake = () => resume(Effect.void)
+      // What is resumed runs at once, and the caller that sets an alarm may be in the midst of a step.
+      this.wake = () => resume(Effect.yieldNow)
     })
     const round = Effect.suspend(() => {
-      const skew = this.wallSkew()
-      // Half of the smallest drift that a deadline allows for; less is the clocks' own noise.
-      if (skew - this.skew > 1) onSlept()
-      this.skew = skew
+      this.look()
       const next = this.ringDue()
       if (next === undefined) {
         this.wakeAt = Number.POSITIVE_INFINITY
         return awake
       }
       const now = this.now()
-      const nap = Math.min(Math.max(Math.ceil(next - now), 0), longestNap)
+      const until = Math.max(Math.ceil(next - now), 0)
+      const nap = this.naps ? Math.min(until, longestNap) : until
       this.wakeAt = now + nap
       return Effect.raceFirst(Effect.sleep(nap), awake)
     })
-    // Whoever waits for an alarm may throw when it rings; the others still count on theirs.
+    // An alarm may throw in code that is not ours, a logger for example; the others still ring.
     return Effect.forever(Effect.catchDefect(round, (defect) => Effect.logError("An alarm of a lock failed", defect)))
-  }
+  })
 
   private ringDue(): number | undefined {
     const now = this.now()

@@ -28,13 +28,21 @@ export class Clients extends Context.Service<Clients, { readonly a: Client, read
   }
 }
 
+/**
+ * What a case tests: a law of `LockBackend`, a verb that the laws do not number, or what core builds on locks.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Law = number | "inspect" | "revoke" | "ping" | "permits"
+
 /** A case of the suite, before it is known what it runs on. */
 export interface Definition {
-  readonly law: number
+  readonly law: Law
   readonly name: string
   /** What the backend must be able to do, in words and as a condition. */
   readonly needs?: readonly [what: string, met: (capabilities: Capabilities<unknown>) => boolean] | undefined
-  /** Keeps the machine busy, so it runs alone. */
+  /** Keeps the machine or the server busy, so it runs alone. */
   readonly heavy?: boolean | undefined
   readonly run: (kit: Kit) => Effect.Effect<void, LockBackendError, Scope.Scope>
 }

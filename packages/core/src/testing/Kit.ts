@@ -1,190 +1,175 @@
 import { assert } from "@effect/vitest"
-import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
-import * as TestClock from "effect/testing/TestClock"
+import * as Scope from "effect/Scope"
 import type { Grant, LockBackend, LockRequest, Validity } from "../LockBackend.ts"
 import type { LockBackendError, LossReason } from "../LockError.ts"
-import type { Capabilities, MortalClient, RevocableClient } from "./Capabilities.ts"
+import type {
+  Capabilities,
+  CountedClient,
+  DisturbedClient,
+  LateClient,
+  MortalClient,
+  RevocableClient
+} from "./Capabilities.ts"
+import { type Limits, limitsOf, type Time, timeOf } from "./Time.ts"
+
+export { isPending } from "./Time.ts"
 
 export type Client = LockBackend["Service"]
 
 /** A request that remembers what it was told. */
-export interface Attempt extends LockRequest {
+export interface TestRequest extends LockRequest {
   readonly losses: Array<LossReason>
   readonly lost: Deferred.Deferred<void>
+  readonly wanted: Deferred.Deferred<void>
 }
 
-/** What a case works with. */
-export interface Kit {
+/** The clients of a case. */
+interface Clients {
   readonly a: Client
   readonly b: Client
   readonly mortal: Effect.Effect<MortalClient, never, Scope.Scope>
   readonly revocable: Effect.Effect<RevocableClient, never, Scope.Scope>
+  readonly late: Effect.Effect<LateClient, never, Scope.Scope>
+  readonly counted: Effect.Effect<CountedClient, never, Scope.Scope>
+  readonly swapped: Effect.Effect<DisturbedClient, never, Scope.Scope>
+  readonly busy: Effect.Effect<DisturbedClient, never, Scope.Scope>
+  readonly full: Effect.Effect<DisturbedClient, never, Scope.Scope>
+}
+
+/** What a case works with. Times are milliseconds. */
+export interface Kit extends Clients, Limits, Time {
   readonly capabilities: Capabilities<unknown>
-  /** For leases that are to end. */
-  readonly minTtl: Duration.Duration
-  /** For leases that must not end during a case: longer than any limit, so that an expiry hides no leak. */
-  readonly longTtl: Duration.Duration
-  readonly granularity: Duration.Duration
-  readonly deadWaiterDelay: Duration.Duration
-  readonly commandTimeout: Duration.Duration
-  /** Longer than anything takes that the backend does at once, shorter than `longTtl`. */
-  readonly patience: Duration.Duration
-  /** What a busy machine adds to a measured time. */
-  readonly slack: Duration.Duration
-  readonly now: Effect.Effect<bigint>
   readonly key: () => string
-  readonly attempt: (key: string, ttl?: Duration.Duration) => Attempt
-  /** Lets time pass. */
-  readonly elapse: (duration: Duration.Duration) => Effect.Effect<void>
-  /** A short while, or none for 0: with 0 to 7 a case hits different moments of a request in flight. */
-  readonly pause: (length: number) => Effect.Effect<void>
-  /** Long enough for a request to be answered. */
-  readonly settle: Effect.Effect<void>
-  /** The effect must end within `limit`. */
-  readonly within: <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    limit: Duration.Duration,
-    property: string
-  ) => Effect.Effect<A, E, R>
-  /** The condition must come true within `limit`. */
-  readonly until: <E, R>(
-    condition: Effect.Effect<boolean, E, R>,
-    limit: Duration.Duration,
-    property: string
-  ) => Effect.Effect<void, E, R>
+  /** A request with an owner of its own, a long ttl and no wish for spare tokens, unless the case says otherwise. */
+  readonly newRequest: (key: string, wish?: { readonly ttl?: number, readonly spare?: number }) => TestRequest
   /** Starts `acquire` for a held key and goes on when it stands in line. */
   readonly lineUp: (
     client: Client,
     request: LockRequest
   ) => Effect.Effect<Fiber.Fiber<Grant, LockBackendError>, never, Scope.Scope>
-  /** A single attempt that must succeed. */
+  /** A `tryAcquire` that must be granted. */
   readonly take: (client: Client, request: LockRequest, property: string) => Effect.Effect<Grant, LockBackendError>
   readonly expectHeld: (key: string, property: string) => Effect.Effect<void, LockBackendError>
   /** Both clients can have the key at once, so nothing holds it and nothing stands in line. */
   readonly expectFree: (key: string, property: string) => Effect.Effect<void, LockBackendError>
 }
 
-export const endOf = (validity: Validity): bigint => validity.validFrom + Duration.toNanosUnsafe(validity.ttl)
+export const endOf = (validity: Validity): number => validity.validFrom + validity.ttl
 
-export const isPending = (fiber: Fiber.Fiber<unknown, unknown>): boolean => fiber.pollUnsafe() === undefined
+/** A verb that the backend does not have fails with `Unsupported`. */
+export const expectUnsupported = (exit: Exit.Exit<unknown, LockBackendError>, verb: string): void => {
+  const error = Exit.isFailure(exit) ? Option.getOrUndefined(Exit.findErrorOption(exit)) : undefined
+  assert.strictEqual(error?.reason, "Unsupported", `${verb} fails with Unsupported unless the capabilities declare it`)
+}
 
-const take: Kit["take"] = (client, request, property) =>
-  Effect.map(client.tryAcquire(request), (grant) => Option.getOrElse(grant, () => assert.fail(property)))
-
-const step = Duration.millis(50)
-const turns = Effect.repeat(Effect.yieldNow, { times: 20 })
+const takeOf = ({ persist }: Time): Kit["take"] => (client, request, property) =>
+  Effect.map(persist(client.tryAcquire(request)), (grant) => Option.getOrElse(grant, () => assert.fail(property)))
 
 const missing = Effect.die("the capabilities of this backend do not have what the case asks for")
 
+/** What fails closes what it opened. */
+const whole = <A, E, R>(client: Effect.Effect<A, E, R | Scope.Scope>): Effect.Effect<A, E, R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.fork(yield* Effect.scope)
+    return yield* Effect.onError(Scope.provide(client, scope), () => Scope.close(scope, Exit.void))
+  })
+
+const clientsOf = <R>(
+  { a, b }: Pick<Clients, "a" | "b">,
+  capabilities: Capabilities<R>,
+  context: Context.Context<R>,
+  { persist }: Time
+): Clients => {
+  const third = <A>(
+    client: Effect.Effect<A, unknown, R | Scope.Scope> | undefined
+  ): Effect.Effect<A, never, Scope.Scope> =>
+    Effect.orDie(Effect.provideContext(persist(whole(client ?? missing)), context))
+  return {
+    a,
+    b,
+    mortal: third(capabilities.mortal),
+    revocable: third(capabilities.revocable),
+    late: third(capabilities.late),
+    counted: third(capabilities.counted),
+    swapped: third(capabilities.swapped),
+    busy: third(capabilities.busy),
+    full: third(capabilities.full)
+  }
+}
+
+const newRequestOf = ({ longTtl }: Limits): Kit["newRequest"] => (key, { spare = 0, ttl = longTtl } = {}) => {
+  const losses: Array<LossReason> = []
+  const wanted = Deferred.makeUnsafe<void>()
+  const lost = Deferred.makeUnsafe<void>()
+  return {
+    key,
+    owner: `suite/${crypto.randomUUID()}`,
+    ttl,
+    spare,
+    losses,
+    lost,
+    wanted,
+    onLost: (reason) => {
+      losses.push(reason)
+      Deferred.doneUnsafe(lost, Effect.void)
+    },
+    onWanted: () => Deferred.doneUnsafe(wanted, Effect.void)
+  }
+}
+
+const start = ({ persist }: Time, client: Client, request: LockRequest) =>
+  Effect.forkScoped(persist(client.acquire(request)), { startImmediately: true })
+
+const lineUpOf = <R>(
+  { inLine }: Capabilities<R>,
+  context: Context.Context<R>,
+  { patience }: Limits,
+  time: Time
+): Kit["lineUp"] => {
+  const { settle, until } = time
+  if (inLine === undefined) return (client, request) => Effect.tap(start(time, client, request), () => settle)
+  const count = (key: string) => Effect.orDie(Effect.provideContext(inLine(key), context))
+  return Effect.fnUntraced(function*(client, request) {
+    const before = yield* count(request.key)
+    const fiber = yield* start(time, client, request)
+    const isInLine = Effect.map(count(request.key), (n) => n > before)
+    yield* until(isInLine, patience, "an acquire takes its place in line")
+    return fiber
+  })
+}
+
 export const make = <R>(
-  clients: { readonly a: Client, readonly b: Client },
+  clients: Pick<Clients, "a" | "b">,
   capabilities: Capabilities<R>,
   context: Context.Context<R>
 ): Kit => {
   const { a, b } = clients
-  const live = capabilities.clock === "live"
-  const minTtl = Duration.fromInputUnsafe(capabilities.minTtl)
-  const longTtl = Duration.max(Duration.minutes(5), Duration.times(minTtl, 2))
-  const granularity = Duration.fromInputUnsafe(capabilities.granularity ?? Duration.zero)
-  const deadWaiterDelay = Duration.fromInputUnsafe(capabilities.deadWaiterDelay ?? Duration.sum(minTtl, granularity))
-  const commandTimeout = Duration.fromInputUnsafe(capabilities.commandTimeout ?? Duration.seconds(5))
-  const settleTime = Duration.fromInputUnsafe(capabilities.settle ?? Duration.millis(100))
-  const patience = Duration.seconds(10)
-  const now = Clock.monotonicTimeNanos
-
-  const attempt = (key: string, ttl: Duration.Duration = longTtl): Attempt => {
-    const losses: Array<LossReason> = []
-    const lost = Deferred.makeUnsafe<void>()
-    return {
-      key,
-      owner: `suite/${crypto.randomUUID()}`,
-      ttl,
-      losses,
-      lost,
-      onLost: (reason) => {
-        losses.push(reason)
-        Deferred.doneUnsafe(lost, Effect.void)
-      }
-    }
-  }
-
-  const count = capabilities.inLine
-  const inLine = count && ((key: string) => Effect.orDie(Effect.provideContext(count(key), context)))
-  const elapse = live ? Effect.sleep : TestClock.adjust
-  const settle = live ? Effect.sleep(settleTime) : turns
-  const pause = (length: number): Effect.Effect<void> =>
-    length === 0 ? Effect.void : live ? Effect.sleep(length) : Effect.repeat(Effect.yieldNow, { times: length - 1 })
-
-  const until: Kit["until"] = Effect.fnUntraced(function*(condition, limit, property) {
-    const end = (yield* now) + Duration.toNanosUnsafe(limit)
-    while (!(yield* condition)) {
-      if ((yield* now) >= end) return assert.fail(`${property}, within ${Duration.format(limit)}`)
-      yield* live ? Effect.sleep("10 millis") : Effect.andThen(turns, TestClock.adjust(step))
-    }
-  })
-
-  const within: Kit["within"] = Effect.fnUntraced(function*(effect, limit, property) {
-    if (live) {
-      return yield* Effect.timeoutOrElse(effect, {
-        duration: limit,
-        orElse: () => Effect.sync(() => assert.fail(`${property}, within ${Duration.format(limit)}`))
-      })
-    }
-    const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
-    for (let turn = 0; turn < 20 && isPending(fiber); turn++) yield* Effect.yieldNow
-    yield* until(Effect.sync(() => !isPending(fiber)), limit, property)
-    return yield* Fiber.join(fiber)
-  })
-
-  const lineUp: Kit["lineUp"] = Effect.fnUntraced(function*(client, request) {
-    const before = inLine === undefined ? 0 : yield* inLine(request.key)
-    const fiber = yield* Effect.forkScoped(client.acquire(request), { startImmediately: true })
-    yield* inLine === undefined
-      ? settle
-      : until(Effect.map(inLine(request.key), (n) => n > before), patience, "an acquire takes its place in line")
-    return fiber
-  })
-
+  const limits = limitsOf(capabilities)
+  const time = timeOf(capabilities)
+  const newRequest = newRequestOf(limits)
+  const take = takeOf(time)
+  const expectRefused = (client: Client, key: string, property: string) =>
+    Effect.map(client.tryAcquire(newRequest(key)), (grant) => assert.isTrue(Option.isNone(grant), property))
   return {
-    a,
-    b,
-    mortal: Effect.orDie(Effect.provideContext(capabilities.mortal ?? missing, context)),
-    revocable: Effect.orDie(Effect.provideContext(capabilities.revocable ?? missing, context)),
+    ...clientsOf(clients, capabilities, context, time),
+    ...limits,
+    ...time,
     capabilities,
-    minTtl,
-    longTtl,
-    granularity,
-    deadWaiterDelay,
-    commandTimeout,
-    patience,
-    slack: live ? Duration.seconds(1) : Duration.zero,
-    now,
     key: () => `suite ${crypto.randomUUID()}`,
-    attempt,
-    elapse,
-    pause,
-    settle,
-    within,
-    until,
-    lineUp,
+    newRequest,
+    lineUp: lineUpOf(capabilities, context, limits, time),
     take,
     expectHeld: (key, property) =>
-      Effect.forEach(
-        [a, b],
-        (client) =>
-          Effect.map(client.tryAcquire(attempt(key)), (grant) => assert.isTrue(Option.isNone(grant), property)),
-        { discard: true }
-      ),
+      Effect.forEach([a, b], (client) => expectRefused(client, key, property), { discard: true }),
     expectFree: (key, property) =>
       Effect.forEach([b, a], (client) => {
-        const request = attempt(key)
+        const request = newRequest(key)
         return Effect.andThen(take(client, request, property), client.release(request))
       }, { discard: true })
   }

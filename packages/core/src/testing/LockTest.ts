@@ -6,7 +6,7 @@
  *
  * LockTest.suite("mine", MyLock.layerBackend({ url: "localhost:1234" }), {
  *   clock: "live",
- *   tenure: "lease",
+ *   freedBy: "ttl",
  *   ttl: "request",
  *   minTtl: "2 seconds",
  *   fifo: true,
@@ -26,22 +26,40 @@ import type { LockBackend } from "../LockBackend.ts"
 import type { LockBackendError } from "../LockError.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import { Clients } from "./Case.ts"
-import type { Definition } from "./Case.ts"
+import type { Definition, Law } from "./Case.ts"
 import * as Kit from "./Kit.ts"
-import { crash } from "./laws/crash.ts"
+import { closeKeys } from "./laws/closeKeys.ts"
+import { deadHolder } from "./laws/deadHolder.ts"
+import { disturbed } from "./laws/disturbed.ts"
 import { exclusion } from "./laws/exclusion.ts"
-import { fencing } from "./laws/fencing.ts"
-import { giveBack } from "./laws/giveBack.ts"
+import { inspect } from "./laws/inspect.ts"
 import { keys } from "./laws/keys.ts"
 import { line } from "./laws/line.ts"
 import { load } from "./laws/load.ts"
-import { loss } from "./laws/loss.ts"
+import { lost } from "./laws/lost.ts"
+import { permits } from "./laws/permits.ts"
+import { ping } from "./laws/ping.ts"
 import { release } from "./laws/release.ts"
 import { renew } from "./laws/renew.ts"
+import { requests } from "./laws/requests.ts"
 import { resend } from "./laws/resend.ts"
+import { revoke } from "./laws/revoke.ts"
+import { tokens } from "./laws/tokens.ts"
+import { unreachable } from "./laws/unreachable.ts"
+import { wanted } from "./laws/wanted.ts"
+import { withdraw } from "./laws/withdraw.ts"
 
-export type { Capabilities, MortalClient, RevocableClient } from "./Capabilities.ts"
+export type {
+  Capabilities,
+  CountedClient,
+  DisturbedClient,
+  Inspects,
+  LateClient,
+  MortalClient,
+  RevocableClient
+} from "./Capabilities.ts"
 export { Clients } from "./Case.ts"
+export type { Law } from "./Case.ts"
 
 /**
  * One property of a backend. The effect dies with an assertion error, whose message names the property, when the
@@ -51,29 +69,37 @@ export { Clients } from "./Case.ts"
  * @since 0.1.0
  */
 export interface Case<R = never> {
-  /** The law of `LockBackend` that it tests. */
-  readonly law: number
+  readonly law: Law
   readonly name: string
   /** What the declared capabilities lack for this case, or `undefined` when it can run. */
   readonly lacks: string | undefined
-  /** It keeps the machine busy, so timing around it is not to be trusted. */
+  /** It keeps the machine or the server busy, so it runs alone. */
   readonly heavy: boolean
   readonly effect: Effect.Effect<void, LockBackendError, Clients | R>
 }
 
-const testTimeout = 90_000
+const testTimeout = 240_000
 
 const definitions: ReadonlyArray<Definition> = [
   ...exclusion,
   ...keys,
+  ...closeKeys,
   ...resend,
   ...renew,
   ...release,
-  ...giveBack,
+  ...withdraw,
   ...line,
-  ...fencing,
-  ...crash,
-  ...loss,
+  ...tokens,
+  ...deadHolder,
+  ...lost,
+  ...wanted,
+  ...inspect,
+  ...revoke,
+  ...ping,
+  ...unreachable,
+  ...requests,
+  ...permits,
+  ...disturbed,
   ...load
 ]
 
@@ -103,7 +129,7 @@ const register = <E, R>(
   const live = capabilities.clock === "live"
   testLayer(clients, { excludeTestServices: live, concurrent: live, timeout: "1 minute" })(name, (it) => {
     for (const { effect, heavy, lacks, law, name } of cases(capabilities)) {
-      const title = `law ${law}: ${name}`
+      const title = `${typeof law === "number" ? `law ${law}` : law}: ${name}`
       if (lacks !== undefined) it.effect.skip(`${title} (needs ${lacks})`, () => effect)
       else it.effect(title, () => effect, { timeout: testTimeout, concurrent: live && !heavy })
     }

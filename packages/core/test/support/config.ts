@@ -29,11 +29,13 @@ export interface Sources {
   readonly env?: Record<string, string>
   readonly files?: Parameters<typeof files>[0]
   readonly file?: string
+  readonly section?: string
+  readonly backends?: ReadonlyArray<LockConfig.Backend>
 }
 
 /** `LockConfig.layer` over the given sources only. */
 export const layer = (sources: Sources) =>
-  LockConfig.layer({ file: sources.file }).pipe(
+  LockConfig.layer(sources).pipe(
     Layer.provide(files(sources.files ?? {})),
     Layer.provide(ConfigProvider.layer(environment(sources.env ?? {})))
   )

@@ -1,5 +1,4 @@
 import { assert } from "@effect/vitest"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
@@ -9,20 +8,22 @@ import { isPending } from "../Kit.ts"
 
 const fifo: Definition["needs"] = ["fifo", (capabilities) => capabilities.fifo]
 
+const places = [0, 1, 2, 3, 4, 5, 6, 7]
+
 export const line: ReadonlyArray<Definition> = [
   {
     law: 6,
     name: "the line is first come, first served over both clients",
     needs: fifo,
-    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, lineUp, patience, take, within }) {
+    run: Effect.fnUntraced(function*({ a, b, expectFree, key, lineUp, newRequest, patience, take, within }) {
       const k = key()
-      const holder = attempt(k)
+      const holder = newRequest(k)
       yield* take(a, holder, "a free key is granted")
       const served: Array<number> = []
       const sections: Array<Fiber.Fiber<void, LockBackendError>> = []
-      for (const i of [0, 1, 2, 3, 4, 5, 6, 7]) {
+      for (const i of places) {
         const client = i % 3 === 0 ? a : b
-        const request = attempt(k)
+        const request = newRequest(k)
         const waiting = yield* lineUp(client, request)
         const section = Effect.gen(function*() {
           yield* Fiber.join(waiting)
@@ -31,27 +32,50 @@ export const line: ReadonlyArray<Definition> = [
         })
         sections.push(yield* Effect.forkScoped(section, { startImmediately: true }))
       }
-      assert.deepStrictEqual(served, [], "nobody in line is served while the key is held")
+      assert.deepStrictEqual(served, [], "no waiter is served while the key is held")
       yield* a.release(holder)
-      yield* within(Fiber.joinAll(sections), patience, "everybody in line is served")
-      assert.deepStrictEqual(served, [0, 1, 2, 3, 4, 5, 6, 7], "who came first is served first")
+      yield* within(Fiber.joinAll(sections), patience, "every waiter is served")
+      assert.deepStrictEqual(served, places, "first come, first served")
       yield* expectFree(k, "a key whose line is empty is free")
     })
   },
   {
     law: 6,
-    name: "who leaves the line does not hold up those behind",
+    name: "a release hands the key over to exactly one waiter, and tryAcquire does not come between",
+    needs: fifo,
     run: Effect.fnUntraced(
-      function*({ a, attempt, b, expectFree, key, lineUp, patience, take, within }) {
+      function*({ a, b, expectFree, expectHeld, key, lineUp, newRequest, patience, take, within }) {
         const k = key()
-        const holder = attempt(k)
+        const holder = newRequest(k)
         yield* take(a, holder, "a free key is granted")
-        const leavers = []
-        for (const client of [b, a, b]) {
-          const request = attempt(k)
-          leavers.push({ client, request, waiting: yield* lineUp(client, request) })
+        const line = yield* Effect.forEach([b, a, b, a], (client) => {
+          const request = newRequest(k)
+          return Effect.map(lineUp(client, request), (waiting) => ({ client, request, waiting }))
+        })
+        yield* a.release(holder)
+        for (const [i, { client, request, waiting }] of line.entries()) {
+          yield* within(Fiber.join(waiting), patience, "a release lets the next in line have the key")
+          yield* expectHeld(k, "tryAcquire is refused when the key was handed over")
+          assert.isTrue(line.slice(i + 1).every((next) => isPending(next.waiting)), "a release serves one waiter only")
+          yield* client.release(request)
         }
-        const last = attempt(k)
+        yield* expectFree(k, "a key whose line is empty is free")
+      }
+    )
+  },
+  {
+    law: 6,
+    name: "a waiter that leaves the line does not hold up those behind",
+    run: Effect.fnUntraced(
+      function*({ a, b, expectFree, key, lineUp, newRequest, patience, take, within }) {
+        const k = key()
+        const holder = newRequest(k)
+        yield* take(a, holder, "a free key is granted")
+        const leavers = yield* Effect.forEach([b, a, b], (client) => {
+          const request = newRequest(k)
+          return Effect.map(lineUp(client, request), (waiting) => ({ client, request, waiting }))
+        })
+        const last = newRequest(k)
         const waiting = yield* lineUp(a, last)
         for (const leaver of leavers) {
           yield* within(Fiber.interrupt(leaver.waiting), patience, "an interrupted acquire returns at once")
@@ -59,23 +83,23 @@ export const line: ReadonlyArray<Definition> = [
         }
         assert.isTrue(isPending(waiting), "acquire does not return while another owner holds the key")
         yield* a.release(holder)
-        yield* within(Fiber.join(waiting), patience, "the line goes on behind those who left it")
-        assert.isTrue(yield* a.release(last), "the release of a key that was waited for answers true")
+        yield* within(Fiber.join(waiting), patience, "the line goes on behind those that left it")
+        assert.notStrictEqual(yield* a.release(last), "gone", "the release of a key that was waited for is not gone")
         yield* expectFree(k, "a key whose line is empty is free")
       }
     )
   },
   {
     law: 6,
-    name: "who leaves at the moment of its turn does not hold up those behind",
+    name: "a waiter that leaves at the moment of its grant does not hold up those behind",
     run: Effect.fnUntraced(
-      function*({ a, attempt, b, expectFree, key, lineUp, patience, pause, take, within }) {
-        yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (i) =>
+      function*({ a, b, expectFree, key, lineUp, newRequest, patience, pause, take, within }) {
+        yield* Effect.forEach(places, (i) =>
           Effect.gen(function*() {
             const k = key()
-            const holder = attempt(k)
-            const leaver = attempt(k)
-            const last = attempt(k)
+            const holder = newRequest(k)
+            const leaver = newRequest(k)
+            const last = newRequest(k)
             yield* take(a, holder, "a free key is granted")
             const leaving = yield* lineUp(b, leaver)
             const waiting = yield* lineUp(a, last)
@@ -84,7 +108,7 @@ export const line: ReadonlyArray<Definition> = [
             yield* within(Fiber.interrupt(leaving), patience, "an interrupted acquire returns at once")
             yield* b.release(leaver)
             yield* Fiber.join(releasing)
-            yield* within(Fiber.join(waiting), patience, "the line goes on behind one who left at its turn")
+            yield* within(Fiber.join(waiting), patience, "the line goes on behind one that left at its grant")
             yield* a.release(last)
             yield* expectFree(k, "a key whose line is empty is free")
           }), { concurrency: 4, discard: true })
@@ -93,20 +117,20 @@ export const line: ReadonlyArray<Definition> = [
   },
   {
     law: 6,
-    name: "tryAcquire does not overtake those who stand in line",
+    name: "tryAcquire does not overtake the line",
     needs: fifo,
     run: Effect.fnUntraced(
-      function*({ a, attempt, b, expectFree, expectHeld, key, lineUp, patience, take, within }) {
+      function*({ a, b, expectFree, expectHeld, key, lineUp, newRequest, patience, take, within }) {
         for (const client of [a, b, a, b]) {
           const k = key()
-          const holder = attempt(k)
-          const waiter = attempt(k)
+          const holder = newRequest(k)
+          const waiter = newRequest(k)
           yield* take(a, holder, "a free key is granted")
           const waiting = yield* lineUp(b, waiter)
-          const [, overtaker] = yield* Effect.all([a.release(holder), client.tryAcquire(attempt(k))], {
+          const [, overtaker] = yield* Effect.all([a.release(holder), client.tryAcquire(newRequest(k))], {
             concurrency: 2
           })
-          assert.isTrue(Option.isNone(overtaker), "tryAcquire is refused while somebody stands in line")
+          assert.isTrue(Option.isNone(overtaker), "tryAcquire is refused while another owner stands in line")
           yield* expectHeld(k, "tryAcquire is refused when the key was released to the line")
           yield* within(Fiber.join(waiting), patience, "a release lets the next in line have the key")
           yield* b.release(waiter)
@@ -120,38 +144,36 @@ export const line: ReadonlyArray<Definition> = [
     name: "a waiter that died holds up the line no longer than declared",
     needs: ["mortal", ({ mortal }) => mortal !== undefined],
     run: Effect.fnUntraced(
-      function*({ a, attempt, b, deadWaiterDelay, key, lineUp, minTtl, mortal, slack, take, within }) {
+      function*({ a, b, deadWaiterDelay, key, lineUp, minTtl, mortal, newRequest, slack, take, within }) {
         const k = key()
-        const holder = attempt(k)
-        const next = attempt(k)
+        const holder = newRequest(k)
+        const next = newRequest(k)
         const { client, cut } = yield* mortal
         yield* take(a, holder, "a free key is granted")
-        yield* lineUp(client, attempt(k, minTtl))
+        yield* lineUp(client, newRequest(k, { ttl: minTtl }))
         const waiting = yield* lineUp(b, next)
         yield* cut
         yield* a.release(holder)
-        const limit = Duration.sum(deadWaiterDelay, slack)
-        yield* within(Fiber.join(waiting), limit, "the line goes on behind a waiter that died")
+        yield* within(Fiber.join(waiting), deadWaiterDelay + slack, "the line goes on behind a waiter that died")
         yield* b.release(next)
       }
     )
   },
   {
     law: 6,
-    name: "a waiter that does nothing with its turn holds up the line for its ttl",
-    needs: ["fifo and tenure lease", ({ fifo, tenure }) => fifo && tenure === "lease"],
+    name: "a waiter that does not use its grant holds up the line for its ttl",
+    needs: ["fifo and freedBy ttl", ({ fifo, freedBy }) => fifo && freedBy === "ttl"],
     run: Effect.fnUntraced(
-      function*({ a, attempt, b, expectFree, granularity, key, lineUp, minTtl, patience, take, within }) {
+      function*({ a, b, endLimit, expectFree, key, lineUp, minTtl, newRequest, patience, take, within }) {
         const k = key()
-        const holder = attempt(k)
-        const next = attempt(k)
+        const holder = newRequest(k)
+        const next = newRequest(k)
         yield* take(a, holder, "a free key is granted")
-        const idle = yield* lineUp(a, attempt(k, minTtl))
+        const idle = yield* lineUp(a, newRequest(k, { ttl: minTtl }))
         const waiting = yield* lineUp(b, next)
         yield* a.release(holder)
         yield* within(Fiber.join(idle), patience, "a release lets the next in line have the key")
-        const limit = Duration.sum(Duration.sum(minTtl, granularity), patience)
-        yield* within(Fiber.join(waiting), limit, "the line goes on behind a lease that nobody renews")
+        yield* within(Fiber.join(waiting), endLimit, "the line goes on behind a grant that is not renewed")
         yield* b.release(next)
         yield* expectFree(k, "a key whose line is empty is free")
       }

@@ -1,65 +1,69 @@
 import { assert } from "@effect/vitest"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type { Definition } from "../Case.ts"
-import { isPending } from "../Kit.ts"
+import { endOf, isPending } from "../Kit.ts"
+
+const freedByTtl: Definition["needs"] = ["freedBy ttl", ({ freedBy }) => freedBy === "ttl"]
 
 export const renew: ReadonlyArray<Definition> = [
   {
     law: 3,
-    name: "a renewed lease outlives its ttl",
+    name: "a grant that is renewed outlives its ttl",
     run: Effect.fnUntraced(
-      function*({ a, attempt, elapse, expectFree, expectHeld, granularity, key, minTtl, slack, take }) {
-        const k = key()
-        const holder = attempt(k, minTtl)
-        yield* take(a, holder, "a free key is granted")
-        const third = Duration.divideUnsafe(minTtl, 3)
-        const enough = Duration.toMillis(Duration.sum(minTtl, Duration.sum(granularity, slack))) + 1
-        for (let elapsed = 0; elapsed <= enough; elapsed += Duration.toMillis(third)) {
-          yield* elapse(third)
-          assert.isTrue(Option.isSome(yield* a.renew(holder)), "a lease that is renewed in time stays")
-        }
-        yield* expectHeld(k, "a renewed lease still excludes others after its first ttl")
-        assert.deepStrictEqual(holder.losses, [], "the holder of a renewed lease is not told of a loss")
-        assert.isTrue(yield* a.release(holder), "the release of a renewed lease answers true")
+      function*({ a, elapse, expectFree, expectHeld, granularity, key, margin, newRequest, renewing, take }) {
+        const k = yield* renewing(Effect.fnUntraced(function*(believe, ttl) {
+          const k = key()
+          const holder = newRequest(k, { ttl })
+          believe(endOf(yield* take(a, holder, "a free key is granted")))
+          const third = ttl / 3
+          for (let elapsed = 0; elapsed <= ttl + granularity + margin + 1; elapsed += third) {
+            yield* elapse(third)
+            const renewed = yield* a.renew(holder, { fresh: true })
+            believe(endOf(Option.getOrElse(renewed, () => assert.fail("a grant that is renewed in time goes on"))))
+          }
+          yield* expectHeld(k, "a renewed grant excludes others after its first ttl")
+          assert.deepStrictEqual(holder.losses, [], "the holder of a renewed grant is not told of a loss")
+          assert.notStrictEqual(yield* a.release(holder), "gone", "the release of a renewed grant is not gone")
+          return k
+        }))
         yield* expectFree(k, "a released key is free")
       }
     )
   },
   {
     law: 3,
-    name: "a lease that ended is not renewed, and renewing it does not create it again",
-    needs: ["tenure lease", ({ tenure }) => tenure === "lease"],
+    name: "a grant that ended is not renewed, and the renewal does not create it again",
+    needs: freedByTtl,
     run: Effect.fnUntraced(
-      function*({ a, attempt, elapse, expectFree, granularity, key, minTtl, slack, take }) {
+      function*({ a, elapse, expectFree, granularity, key, margin, minTtl, newRequest, take }) {
         const k = key()
-        const holder = attempt(k, minTtl)
+        const holder = newRequest(k, { ttl: minTtl })
         yield* take(a, holder, "a free key is granted")
-        yield* elapse(Duration.sum(minTtl, Duration.sum(granularity, slack)))
-        assert.isTrue(Option.isNone(yield* a.renew(holder)), "a lease that ended is not renewed")
-        yield* expectFree(k, "renewing a lease that ended does not create it again")
+        yield* elapse(minTtl + granularity + margin)
+        assert.isTrue(Option.isNone(yield* a.renew(holder, { fresh: true })), "a grant that ended is not renewed")
+        yield* expectFree(k, "the renewal of a grant that ended does not create it again")
       }
     )
   },
   {
     law: 3,
-    name: "a lease that went to somebody else is not renewed",
-    needs: ["tenure lease", ({ tenure }) => tenure === "lease"],
+    name: "a grant is not renewed once another owner has the key",
+    needs: freedByTtl,
     run: Effect.fnUntraced(
-      function*({ a, attempt, b, granularity, key, minTtl, patience, take, within }) {
+      function*({ a, b, endLimit, key, minTtl, newRequest, take, within }) {
         const k = key()
-        const holder = attempt(k, minTtl)
-        const next = attempt(k)
+        const holder = newRequest(k, { ttl: minTtl })
+        const next = newRequest(k)
         yield* take(a, holder, "a free key is granted")
-        const limit = Duration.sum(Duration.sum(minTtl, granularity), patience)
-        yield* within(b.acquire(next), limit, "the next in line has the key when the lease ends")
-        assert.isTrue(Option.isNone(yield* a.renew(holder)), "a lease that went to somebody else is not renewed")
-        assert.isFalse(yield* a.release(holder), "the release of a lease that went to somebody else answers false")
+        yield* within(b.acquire(next), endLimit, "the next in line has the key when the grant ends")
+        const renewed = yield* a.renew(holder, { fresh: true })
+        assert.isTrue(Option.isNone(renewed), "a grant is not renewed once another owner has the key")
+        assert.notStrictEqual(yield* a.release(holder), "released", "a grant that ended is not released")
         assert.isTrue(
-          Option.isSome(yield* b.renew(next)),
-          "a late renewal and release of the last holder change nothing"
+          Option.isSome(yield* b.renew(next, { fresh: true })),
+          "a late renewal and a late release of the last holder change nothing"
         )
         yield* b.release(next)
       }
@@ -67,22 +71,23 @@ export const renew: ReadonlyArray<Definition> = [
   },
   {
     law: 3,
-    name: "renew by somebody who does not hold the key changes nothing",
-    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, lineUp, patience, take, within }) {
+    name: "a renewal of an owner that does not hold the key changes nothing",
+    run: Effect.fnUntraced(function*({ a, b, expectFree, key, lineUp, newRequest, patience, take, within }) {
       const k = key()
-      const never = attempt(k)
-      assert.isTrue(Option.isNone(yield* a.renew(never)), "renew of a free key grants nothing")
-      yield* expectFree(k, "renew of a free key does not take it")
-      const holder = attempt(k)
+      const never = newRequest(k)
+      assert.isTrue(Option.isNone(yield* a.renew(never, { fresh: true })), "the renewal of a free key grants nothing")
+      yield* expectFree(k, "the renewal of a free key does not take it")
+      const holder = newRequest(k)
       yield* take(a, holder, "a free key is granted")
       for (const client of [a, b]) {
-        assert.isTrue(Option.isNone(yield* client.renew(attempt(k))), "a stranger can not renew")
+        const renewed = yield* client.renew(newRequest(k), { fresh: true })
+        assert.isTrue(Option.isNone(renewed), "an owner that was not granted the key does not renew it")
       }
-      const waiter = attempt(k)
+      const waiter = newRequest(k)
       const waiting = yield* lineUp(b, waiter)
-      assert.isTrue(Option.isNone(yield* b.renew(waiter)), "who stands in line does not hold the key yet")
-      assert.isTrue(isPending(waiting), "renew does not let anybody in")
-      assert.isTrue(Option.isSome(yield* a.renew(holder)), "the renewals of others do not end a lease")
+      assert.isTrue(Option.isNone(yield* b.renew({ ...waiter }, { fresh: true })), "a waiter does not hold the key yet")
+      assert.isTrue(isPending(waiting), "a renewal lets no waiter in")
+      assert.isTrue(Option.isSome(yield* a.renew(holder, { fresh: true })), "the renewals of others do not end a grant")
       yield* a.release(holder)
       yield* within(Fiber.join(waiting), patience, "a renewal does not cost the place in line")
       yield* b.release(waiter)
@@ -90,20 +95,21 @@ export const renew: ReadonlyArray<Definition> = [
   },
   {
     law: 3,
-    name: "renew after release is none, also when both are sent at once",
-    run: Effect.fnUntraced(function*({ a, attempt, b, expectFree, key, pause, take }) {
+    name: "a renewal that arrives beside or after the release does not take the key",
+    run: Effect.fnUntraced(function*({ a, b, expectFree, key, newRequest, pause, take }) {
       const once = Effect.fnUntraced(function*(i: number) {
         const client = i % 2 === 0 ? a : b
         const k = key()
-        const holder = attempt(k)
+        const holder = newRequest(k)
         yield* take(client, holder, "a free key is granted")
-        const renewing = yield* Effect.forkChild(client.renew(holder), { startImmediately: true })
+        const renewing = yield* Effect.forkChild(client.renew(holder, { fresh: true }), { startImmediately: true })
         yield* pause(i)
-        const [released] = yield* Effect.all([client.release(holder), client.renew(holder)], { concurrency: 2 })
+        const released = yield* client.release(holder)
         yield* Fiber.join(renewing)
-        assert.isTrue(released, "the release of a held key answers true")
+        assert.notStrictEqual(released, "gone", "the release of a held key is not gone")
         yield* expectFree(k, "a renewal beside the release does not keep the key")
-        assert.isTrue(Option.isNone(yield* client.renew(holder)), "a released lease is not renewed")
+        const late = yield* client.renew({ ...holder }, { fresh: true })
+        assert.isTrue(Option.isNone(late), "a released grant is not renewed")
         yield* expectFree(k, "a renewal after the release does not take the key")
       })
       yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], once, { concurrency: 4, discard: true })

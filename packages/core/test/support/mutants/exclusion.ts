@@ -1,7 +1,8 @@
 import { Effect, Option } from "effect"
 import type { Mutant } from "./wrap.ts"
+import { tokensOf } from "./wrap.ts"
 
-/** Who holds the key. */
+/** The holder of the key. */
 export const exclusion: ReadonlyArray<Mutant> = [
   {
     name: "a held key is granted a second time",
@@ -11,22 +12,22 @@ export const exclusion: ReadonlyArray<Mutant> = [
       tryAcquire: (request) =>
         Effect.map(
           store.tryAcquire(request),
-          Option.orElse(() => Option.some({ validFrom: 0n, ttl: request.ttl, fencingToken: 0n }))
+          Option.orElse(() => Option.some({ validFrom: 0, ttl: request.ttl, tokens: tokensOf(0n) }))
         )
     })
   },
   {
     name: "acquire does not wait",
-    caughtBy: "acquire waits for the holder and then excludes everybody else",
+    caughtBy: "acquire waits for the holder and then excludes every other owner",
     make: (store) => ({
       ...store,
       acquire: (request) =>
         Effect.map(
           store.tryAcquire(request),
           Option.getOrElse(() => ({
-            validFrom: 0n,
+            validFrom: 0,
             ttl: request.ttl,
-            fencingToken: 0n
+            tokens: tokensOf(0n)
           }))
         )
     })
@@ -41,7 +42,7 @@ export const exclusion: ReadonlyArray<Mutant> = [
         acquire: (request) =>
           Effect.suspend(() =>
             ++n % 50 === 0
-              ? Effect.succeed({ validFrom: 0n, ttl: request.ttl, fencingToken: BigInt(n) })
+              ? Effect.succeed({ validFrom: 0, ttl: request.ttl, tokens: tokensOf(BigInt(n)) })
               : store.acquire(request)
           )
       }

@@ -1,9 +1,24 @@
-import { attempt } from "./attempt.ts"
+import { disturbed } from "./disturbed.ts"
 import { exclusion } from "./exclusion.ts"
+import { grant } from "./grant.ts"
 import { keys } from "./keys.ts"
-import { lease } from "./lease.ts"
 import { line } from "./line.ts"
 import { mortal } from "./mortal.ts"
+import { permits } from "./permits.ts"
+import { requests } from "./requests.ts"
+import { tokens } from "./tokens.ts"
+import { verbs } from "./verbs.ts"
 import type { Mutant } from "./wrap.ts"
 
-export const mutants: ReadonlyArray<Mutant> = [...exclusion, ...attempt, ...line, ...lease, ...keys, ...mortal]
+export const mutants: ReadonlyArray<Mutant> = [
+  ...exclusion,
+  ...requests,
+  ...line,
+  ...grant,
+  ...tokens,
+  ...keys,
+  ...verbs,
+  ...mortal,
+  ...disturbed,
+  ...permits
+]

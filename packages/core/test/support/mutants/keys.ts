@@ -36,6 +36,16 @@ export const keys: ReadonlyArray<Mutant> = [
     caughtBy: "every key is a lock of its own, however awkward its characters and its length",
     make: (store: Backend) => mapKey(store, change)
   })),
+  ...([
+    ["a key in braces is the key", (key) => /^\{(.*)\}$/.exec(key)?.[1] ?? key],
+    ["keys that end in a colon and a word are the key", (key) => key.replace(/:[a-z]+$/, "")],
+    ["keys are folded to upper case", (key) => key.toUpperCase()],
+    ["what follows a slash is lost", (key) => key.split("/")[0] || key]
+  ] satisfies ReadonlyArray<readonly [string, (key: string) => string]>).map(([name, change]) => ({
+    name,
+    caughtBy: "a key that is held and waited for has nothing to do with a key that is like it",
+    make: (store: Backend) => mapKey(store, change)
+  })),
   {
     name: "check refuses what it should not",
     caughtBy: "every key is a lock of its own, however awkward its characters and its length",

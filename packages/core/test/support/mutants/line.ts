@@ -1,5 +1,5 @@
-import type { LockRequest } from "@dlock/core"
-import { Effect, Fiber } from "effect"
+import type { Grant, LockRequest } from "@dlock/core"
+import { Deferred, Effect, Fiber } from "effect"
 import type { Mutant } from "./wrap.ts"
 import { observe, withLine } from "./wrap.ts"
 
@@ -11,13 +11,13 @@ export const line: ReadonlyArray<Mutant> = [
     make: (store) => withLine(store, (waiting) => waiting.splice(-1))
   },
   {
-    name: "a release wakes nobody",
-    caughtBy: "acquire waits for the holder and then excludes everybody else",
+    name: "a release wakes no waiter",
+    caughtBy: "acquire waits for the holder and then excludes every other owner",
     make: (store) => withLine(store, () => [])
   },
   {
-    name: "a release wakes everybody, and who is quickest wins",
-    caughtBy: "tryAcquire does not overtake those who stand in line",
+    name: "a release wakes every waiter, and the quickest wins",
+    caughtBy: "tryAcquire does not overtake the line",
     make: (store) => withLine(store, (waiting) => waiting.splice(0))
   },
   {
@@ -33,30 +33,35 @@ export const line: ReadonlyArray<Mutant> = [
         ...backend,
         acquire: (request) =>
           Effect.flatMap(Effect.forkDetach(backend.acquire(request), { startImmediately: true }), Fiber.join),
-        release: (request) => Effect.suspend(() => held.has(request) ? backend.release(request) : Effect.succeed(false))
+        release: (request) =>
+          Effect.suspend(() => held.has(request) ? backend.release(request) : Effect.succeed("gone" as const))
       }
     }
   },
   {
-    name: "release does not end an acquire that waits",
-    caughtBy: "release ends an acquire that still waits, and it holds nothing",
+    name: "a release serves two waiters",
+    caughtBy: "a release hands the key over to exactly one waiter, and tryAcquire does not come between",
     make: (store) => {
-      const held = new WeakSet<LockRequest>()
-      const backend = observe(store, { granted: (request) => held.add(request), released: () => {} })
+      const waiting = new Set<Deferred.Deferred<Grant>>()
       return {
-        ...backend,
-        release: (request) =>
+        ...store,
+        acquire: (request) =>
           Effect.suspend(() => {
-            if (!held.has(request)) return Effect.succeed(false)
-            held.delete(request)
-            return Effect.as(Effect.forkDetach(Effect.delay(backend.release(request), "1 second")), true)
+            const served = Deferred.makeUnsafe<Grant>()
+            waiting.add(served)
+            const granted = Effect.tap(store.acquire(request), (grant) =>
+              Effect.sync(() => {
+                waiting.delete(served)
+                for (const other of waiting) Deferred.doneUnsafe(other, Effect.succeed(grant))
+              }))
+            return Effect.raceFirst(granted, Deferred.await(served))
           })
       }
     }
   },
   {
-    name: "who leaves the line takes the one behind along",
-    caughtBy: "who leaves the line does not hold up those behind",
+    name: "a waiter that leaves the line takes the next one along",
+    caughtBy: "a waiter that leaves the line does not hold up those behind",
     make: (store) => {
       const lines = new Map<string, Set<LockRequest>>()
       return {
@@ -74,8 +79,8 @@ export const line: ReadonlyArray<Mutant> = [
     }
   },
   {
-    name: "who leaves at its turn keeps it",
-    caughtBy: "who leaves at the moment of its turn does not hold up those behind",
+    name: "a waiter that leaves at its grant keeps the key",
+    caughtBy: "a waiter that leaves at the moment of its grant does not hold up those behind",
     make: (store) => {
       const seen = new WeakSet<LockRequest>()
       return {
@@ -89,7 +94,8 @@ export const line: ReadonlyArray<Mutant> = [
             Effect.tap(store.acquire(request), () => Effect.sync(() => seen.add(request))),
             () => Effect.void
           ),
-        release: (request) => Effect.suspend(() => seen.has(request) ? store.release(request) : Effect.succeed(false))
+        release: (request) =>
+          Effect.suspend(() => seen.has(request) ? store.release(request) : Effect.succeed("gone" as const))
       }
     }
   },
@@ -114,7 +120,7 @@ export const line: ReadonlyArray<Mutant> = [
               })
           ),
         release: (request) =>
-          Effect.suspend(() => forgotten.has(request) ? Effect.succeed(false) : store.release(request))
+          Effect.suspend(() => forgotten.has(request) ? Effect.succeed("gone" as const) : store.release(request))
       }
     }
   }

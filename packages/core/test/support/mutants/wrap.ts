@@ -1,5 +1,5 @@
 import type { Grant, LockBackend, LockBackendError, LockRequest } from "@dlock/core"
-import { Deferred, Duration, Effect, Option } from "effect"
+import { Deferred, Effect, Option } from "effect"
 
 export type Backend = LockBackend["Service"]
 
@@ -8,8 +8,10 @@ export interface Mutant {
   readonly name: string
   readonly caughtBy: string
   readonly make: (store: Backend) => Backend
-  /** Breaks only the client that is to die. */
-  readonly onlyMortal?: true
+  /** What it breaks: the clients of the suite, or the third client, or the server at the other end of its network. */
+  readonly of?: "clients" | "third" | "server"
+  /** Breaks a backend that has no verb that it may leave out. */
+  readonly isPoor?: true
 }
 
 export type GrantEffect = Effect.Effect<Grant, LockBackendError>
@@ -26,7 +28,7 @@ export const mapRequest = (store: Backend, change: (request: LockRequest) => Par
     ...store,
     tryAcquire: (request) => store.tryAcquire(to(request)),
     acquire: (request) => store.acquire(to(request)),
-    renew: (request) => store.renew(to(request)),
+    renew: (request, renewal) => store.renew(to(request), renewal),
     release: (request) => store.release(to(request))
   }
 }
@@ -49,10 +51,11 @@ export const observe = (store: Backend, on: {
     on.granted(request, grant)
     return grant
   }),
-  release: (request) => Effect.tap(store.release(request), (freed) => Effect.sync(() => freed && on.released(request)))
+  release: (request) =>
+    Effect.tap(store.release(request), (answer) => Effect.sync(() => answer === "released" && on.released(request)))
 })
 
-/** Knows who holds what. */
+/** Knows the holder of each key. */
 export const withHolders = (store: Backend) => {
   const holders = new Map<string, LockRequest>()
   const backend = observe(store, {
@@ -62,7 +65,7 @@ export const withHolders = (store: Backend) => {
   return { backend, holderOf: (key: string) => holders.get(key) }
 }
 
-/** A line of its own over `tryAcquire`, woken by releases; `next` says who of those who wait is woken. */
+/** A line of its own over `tryAcquire`, woken by releases; `next` chooses the waiters that are woken. */
 export const withLine = (
   store: Backend,
   next: (waiting: Array<Deferred.Deferred<void>>) => ReadonlyArray<Deferred.Deferred<void>>
@@ -95,15 +98,16 @@ export const withLine = (
     release: (request) =>
       Effect.tap(
         store.release(request),
-        (freed) =>
+        (answer) =>
           Effect.sync(() => {
-            if (freed) { for (const turn of next(lines.get(request.key) ?? [])) Deferred.doneUnsafe(turn, Effect.void) }
+            if (answer === "released") {
+              for (const turn of next(lines.get(request.key) ?? [])) Deferred.doneUnsafe(turn, Effect.void)
+            }
           })
       )
   }
 }
 
-export const shift = (grant: Grant, by: Duration.Input): Grant => ({
-  ...grant,
-  validFrom: grant.validFrom + Duration.toNanosUnsafe(by)
-})
+export const shift = (grant: Grant, by: number): Grant => ({ ...grant, validFrom: grant.validFrom + by })
+
+export const tokensOf = (token: bigint) => ({ first: token, spare: 0 })

@@ -1,0 +1,219 @@
+/**
+ * The edge to the driver: the only file that meets its callbacks.
+ */
+import type { Tls } from "@dlock/core/backend"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import * as Mysql from "mysql2"
+import type { Pool as PromisePool } from "mysql2/promise"
+import * as Net from "node:net"
+import { closed, ended, fromDriver, type MysqlError, senseless } from "./errors.ts"
+
+/** What the server answered to one statement: its rows as text. */
+export interface Answer {
+  readonly rows: ReadonlyArray<ReadonlyArray<string | null>>
+}
+
+type OnAnswer = (exit: Exit.Exit<Answer, MysqlError>) => void
+
+/** One connection, seen as bare as possible. It answers in the order of asking. */
+export interface Wire {
+  /** The session's number in the server's greeting. */
+  readonly threadId: number
+  /** `onAnswer` is called at most once, and not at all after `destroy`. */
+  readonly send: (sql: string, onAnswer: OnAnswer) => void
+  /** Called once when the other side, or the network, ended the connection; never in the same step. */
+  readonly onClose: (listener: (error: MysqlError) => void) => void
+  /** Says goodbye; completes when it was said. */
+  readonly quit: Effect.Effect<void>
+  readonly destroy: () => void
+}
+
+/** Where connections come from. */
+export interface Client {
+  /** Interruptible: a connection that comes too late is closed or goes back at once. */
+  readonly connect: Effect.Effect<Wire, MysqlError>
+}
+
+/** What to connect to. */
+export interface Target {
+  readonly address: { readonly host: string, readonly port: number } | { readonly path: string }
+  readonly username: string | undefined
+  readonly database: string | undefined
+  /** Evaluated for each connection, because passwords expire and certificates are replaced. */
+  readonly password: Effect.Effect<Redacted.Redacted | undefined, MysqlError>
+  readonly tls: Effect.Effect<Redacted.Redacted<Tls.Material> | undefined, MysqlError>
+}
+
+const noop = () => {}
+
+/** Text whatever the connection's character set, `typeCast` and `bigNumberStrings` are. */
+const cell = (value: unknown): string | null | undefined => {
+  if (value === null || typeof value === "string") {
+    return value
+  }
+  if (typeof value === "number" || typeof value === "bigint") {
+    return String(value)
+  }
+  return Buffer.isBuffer(value) ? value.toString("utf8") : undefined
+}
+
+const decode = (result: unknown): Exit.Exit<Answer, MysqlError> => {
+  const rows: Array<Array<string | null>> = []
+  for (const row of Array.isArray(result) ? result : []) {
+    if (!Array.isArray(row)) {
+      return Exit.fail(senseless("the driver gave a row that is no array"))
+    }
+    const cells = row.map(cell)
+    if (!cells.every((value) => value !== undefined)) {
+      return Exit.fail(senseless("the server gave no text"))
+    }
+    rows.push(cells)
+  }
+  return Exit.succeed({ rows })
+}
+
+/** The driver only says goodbye, and waits for the other side to do the same; a dead network never would. */
+const destroy = (connection: Mysql.Connection): void => {
+  connection.destroy()
+  if ("stream" in connection && connection.stream instanceof Net.Socket) {
+    connection.stream.destroy()
+  }
+}
+
+const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>): Wire => {
+  let failure: MysqlError | undefined
+  let listener: (error: MysqlError) => void = noop
+  const onEnd = (error: MysqlError) => {
+    if (failure === undefined) {
+      failure = error
+      listener(error)
+    }
+  }
+  // The listener stays for good: a socket that fails after it was given up must not end the process.
+  connection.on("error", (error) => onEnd(fromDriver(error)))
+  connection.on("end", () => onEnd(ended()))
+  return {
+    threadId: connection.threadId,
+    send: (sql, onAnswer) => {
+      connection.query({ sql, rowsAsArray: true, typeCast: true, nestTables: false }, (error: unknown, result) => {
+        if (!error) {
+          return onAnswer(decode(result))
+        }
+        // The driver reports an end that a statement learns of to the statement only.
+        const refusal = fromDriver(error)
+        if (Predicate.hasProperty(error, "fatal") && error.fatal === true) {
+          onEnd(refusal)
+        }
+        onAnswer(Exit.fail(refusal))
+      })
+    },
+    onClose: (f) => {
+      listener = f
+      const ended = failure
+      if (ended !== undefined) {
+        queueMicrotask(() => f(ended))
+      }
+    },
+    quit,
+    destroy: () => {
+      failure ??= closed("closed by the program")
+      destroy(connection)
+    }
+  }
+}
+
+/** A silent connection is kept open by the firewalls on the way: a waiting session may say nothing for hours. */
+const connectTo = (address: Target["address"]): Net.Socket => {
+  const options: Net.NetConnectOpts = { ...address, keepAlive: true, keepAliveInitialDelay: 10_000, noDelay: true }
+  return Net.connect(options)
+}
+
+/**
+ * The name that the server's certificate has to be for; the driver takes its `host` for nothing else. For an address it
+ * checks "localhost" instead, unless there is a dot after it, which Node's check does not mind.
+ */
+const nameIn = (host: string): string => Net.isIP(host) === 0 ? host : `${host}.`
+
+const open = (
+  { address, database, username }: Target,
+  password: Redacted.Redacted | undefined,
+  tls: Redacted.Redacted<Tls.Material> | undefined
+): Effect.Effect<Wire, MysqlError> =>
+  Effect.callback<Wire, MysqlError>((resume) => {
+    const { servername, ...certificates } = tls === undefined ? {} : Redacted.value(tls)
+    const connection = Mysql.createConnection({
+      stream: () => connectTo(address),
+      host: servername ?? ("host" in address ? nameIn(address.host) : "localhost"),
+      ...(username === undefined ? {} : { user: username }),
+      ...(password === undefined ? {} : { password: Redacted.value(password) }),
+      ...(database === undefined ? {} : { database }),
+      ...(tls === undefined ? {} : { ssl: { ...certificates, rejectUnauthorized: true, verifyIdentity: true } }),
+      rowsAsArray: true,
+      // The caller has a time limit of its own.
+      connectTimeout: 0
+    })
+    connection.on("error", noop)
+    connection.connect((error) => {
+      if (error) {
+        destroy(connection)
+        resume(Effect.fail(fromDriver(error)))
+      } else {
+        const quit = Effect.callback<void>((resume) => {
+          connection.end(() => resume(Effect.void))
+        })
+        resume(Effect.succeed(wire(connection, quit)))
+      }
+    })
+    return Effect.sync(() => destroy(connection))
+  })
+
+/** Connections of our own. */
+export const fromTarget = (target: Target): Client => ({
+  connect: Effect.flatMap(
+    Effect.all([target.password, target.tls]),
+    ([password, tls]) => open(target, password, tls)
+  )
+})
+
+/**
+ * Connections out of a pool of the caller's. Each is reset first: it may have a transaction or locks of the application.
+ * None of them goes back: a session that carried locks has other settings than the pool's, so it is closed, and the pool
+ * opens a fresh one when it needs one.
+ */
+export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
+  const pool = "pool" in given ? given.pool : given
+  return {
+    connect: Effect.callback<Wire, MysqlError>((resume) => {
+      let wanted = true
+      let taken: Mysql.PoolConnection | undefined
+      pool.getConnection((error, connection) => {
+        if (error) {
+          return resume(Effect.fail(fromDriver(error)))
+        }
+        if (!wanted) {
+          return connection.release()
+        }
+        taken = connection
+        connection.reset((error) => {
+          if (error) {
+            connection.destroy()
+          }
+          resume(
+            error
+              ? Effect.fail(fromDriver(error))
+              : Effect.succeed(wire(connection, Effect.sync(() => connection.destroy())))
+          )
+        })
+      })
+      return Effect.sync(() => {
+        wanted = false
+        if (taken !== undefined) {
+          destroy(taken)
+        }
+      })
+    })
+  }
+}

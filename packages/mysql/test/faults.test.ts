@@ -1,0 +1,238 @@
+/**
+ * Sessions that end, answers that fail and requests that are released at the worst moment.
+ */
+import { assert, describe, it, vi } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { Wire } from "../src/internal/client.ts"
+import { notConnected } from "../src/internal/errors.ts"
+import * as FakeServer from "./FakeServer.ts"
+import {
+  alone,
+  backendOf,
+  contended,
+  endOnce,
+  expectSome,
+  firstSession,
+  hold,
+  newRequest,
+  start,
+  turns,
+  yielding
+} from "./support.ts"
+
+/**
+ * Does it with the n-th step, for every n, whatever the steps are: a fiber yields after so many operations. Each time
+ * with servers of its own.
+ */
+const atEveryStep = <E>(run: (step: number, operations: number) => Effect.Effect<unknown, E, Scope.Scope>) =>
+  Effect.forEach(
+    [3, 4, 5, 6].flatMap((operations) => Array.from({ length: 20 }, (_, step) => [step, operations] as const)),
+    ([step, operations]) => Effect.scoped(run(step, operations)),
+    { discard: true }
+  )
+
+const pass = (step: number) => Effect.repeat(Effect.yieldNow, { times: step })
+
+/** Lets everything come to an end that can. */
+const settle = Effect.repeat(Effect.andThen(turns, TestClock.adjust("500 millis")), { times: 8 })
+
+// Thousands of small worlds; a busy machine takes its time.
+vi.setConfig({ testTimeout: 60_000 })
+
+describe("at every step", () => {
+  for (const way of ["free", "waited for"] as const) {
+    /** An attempt under way, and what lets it go on. */
+    const begun = Effect.fnUntraced(function*(operations: number) {
+      const { backend, fake, holder, other } = yield* contended("key")
+      if (way === "free") yield* other.release(holder)
+      const request = newRequest("key")
+      const acquiring = yield* start(yielding(backend.acquire(request), operations))
+      if (way === "waited for") {
+        yield* settle
+        assert.strictEqual(fake.waiters("key"), 1)
+        yield* start(other.release(holder))
+      }
+      return { acquiring, backend, fake, request }
+    })
+
+    it.effect(`killed: nothing stays held, and what is lost is not believed to be held (${way})`, () =>
+      atEveryStep((step, operations) =>
+        Effect.gen(function*() {
+          const { acquiring, backend, fake, request } = yield* begun(operations)
+          yield* pass(step)
+          fake.kill(fake.holder("key") ?? fake.sessions().at(-1)?.id ?? 0)
+          yield* settle
+          const exit = acquiring.pollUnsafe()
+          assert.isDefined(exit, `it ends: step ${step}`)
+          if (fake.holder("key") === undefined && exit !== undefined && Exit.isSuccess(exit)) {
+            assert.deepStrictEqual(request.losses, ["session"], `the loss was told: step ${step}`)
+          }
+          yield* backend.release(request)
+          assert.isUndefined(fake.holder("key"), `released: step ${step}`)
+          assert.strictEqual(fake.waiters("key"), 0, `nothing waits: step ${step}`)
+        })
+      ))
+
+    it.effect(`released: it never holds the key (${way})`, () =>
+      atEveryStep((step, operations) =>
+        Effect.gen(function*() {
+          const { acquiring, backend, fake, request } = yield* begun(operations)
+          yield* pass(step)
+          const releasing = yield* start(
+            Effect.andThen(Fiber.interrupt(acquiring), yielding(backend.release(request), operations))
+          )
+          yield* settle
+          assert.isDefined(releasing.pollUnsafe(), `it is released: step ${step}`)
+          assert.isDefined(acquiring.pollUnsafe(), `it ends: step ${step}`)
+          assert.isUndefined(fake.holder("key"), `step ${step}`)
+          assert.strictEqual(fake.waiters("key"), 0, `nothing waits: step ${step}`)
+        })
+      ))
+  }
+
+  it.effect("released: it stands in no line", () =>
+    atEveryStep((step, operations) =>
+      Effect.gen(function*() {
+        const { backend, fake, holder, other } = yield* contended("key")
+        const request = newRequest("key")
+        const acquiring = yield* start(yielding(backend.acquire(request), operations))
+        yield* pass(2 * step)
+        const releasing = yield* start(Effect.andThen(Fiber.interrupt(acquiring), backend.release(request)))
+        yield* settle
+        assert.isDefined(releasing.pollUnsafe(), `it is released: step ${step}`)
+        assert.strictEqual(fake.waiters("key"), 0, `step ${step}`)
+        yield* other.release(holder)
+        assert.isUndefined(fake.holder("key"))
+      })
+    ))
+
+  it.effect("a session that takes free locks is not turned into one that waits", () =>
+    atEveryStep((step, operations) =>
+      Effect.gen(function*() {
+        const { fake, other } = yield* contended("key/1")
+        yield* hold(other, "key/2")
+        const backend = yield* backendOf(fake, { connectionLimit: 2 })
+        const earlier = yield* hold(backend, "free")
+        yield* backend.release(earlier)
+        yield* start(backend.acquire(newRequest("key/1")))
+        yield* settle
+        const taking = yield* start(yielding(backend.tryAcquire(newRequest("free")), operations))
+        yield* pass(step)
+        yield* start(backend.acquire(newRequest("key/2")))
+        yield* settle
+        assert.isDefined(taking.pollUnsafe(), `no hang behind a wait: step ${step}`)
+      })
+    ))
+})
+
+describe("an attempt", () => {
+  it.effect("that shared a statement which failed may have got its lock, and gives it back", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* alone
+      yield* hold(backend, "warm")
+      // The server takes the first lock before it refuses the second, and then is slow.
+      const taken = newRequest("taken")
+      fake.fault = (sql, session) => {
+        if (sql.includes("UNION") && sql.includes("'refused'")) {
+          fake.grant("taken", session)
+          return FakeServer.serverError(3058)
+        }
+        if (sql.includes("IS_USED_LOCK('first')")) session.frozen = true
+        return undefined
+      }
+      yield* start(backend.tryAcquire(newRequest("first")))
+      const acquiring = yield* start(backend.tryAcquire(taken))
+      yield* start(backend.tryAcquire(newRequest("refused")))
+      yield* turns
+      assert.isDefined(fake.holder("taken"))
+      yield* Fiber.interrupt(acquiring)
+      const releasing = yield* start(backend.release(taken))
+      yield* turns
+      fake.sessions().forEach(fake.thaw)
+      yield* Fiber.join(releasing)
+      assert.isUndefined(fake.holder("taken"))
+    }))
+
+  it.effect("finds that a vacant session has ended unseen, and opens another one", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* alone
+      endOnce(fake, "SET SESSION wait_timeout")
+      yield* hold(backend, "key")
+    }))
+})
+
+describe("a connection", () => {
+  it.effect("that ends before it is known is not counted", () =>
+    Effect.gen(function*() {
+      const ended: Wire = {
+        threadId: 1,
+        send: () => {},
+        onClose: (listener) => queueMicrotask(() => listener(notConnected("it is gone already"))),
+        quit: Effect.void,
+        destroy: () => {}
+      }
+      const fake = FakeServer.make()
+      let gone = false
+      const client = { connect: Effect.suspend(() => gone ? Effect.succeed(ended) : fake.client.connect) }
+      const backend = yield* backendOf({ ...fake, client }, { connectionLimit: 2 })
+      yield* hold(backend, "own")
+      gone = true
+      for (let i = 0; i < 5; i++) {
+        assert.strictEqual(
+          (yield* Effect.flip(backend.tryAcquire(newRequest("key", "5 seconds")))).reason,
+          "Unreachable"
+        )
+      }
+      gone = false
+      yield* hold(backend, "key", "5 seconds")
+    }))
+
+  it.effect("that was silent twice is given up a ttl after its last answer, not after the first silence", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "key", "30 seconds")
+      const session = firstSession(fake)
+      const silence = Effect.gen(function*() {
+        session.frozen = true
+        const renewing = yield* start(Effect.exit(backend.renew(request, {})))
+        yield* TestClock.adjust("5 seconds")
+        yield* Fiber.join(renewing)
+      })
+      yield* TestClock.adjust("10 seconds")
+      yield* silence
+      fake.thaw(session)
+      yield* turns
+      yield* TestClock.adjust("9 seconds")
+      yield* silence
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(request.losses, [], "31 seconds after the first answer, 21 after the last")
+      fake.thaw(session)
+      yield* turns
+      expectSome(yield* backend.renew(request, {}))
+    }))
+
+  it.effect("that looks after the server and was cut says nothing about the server", () =>
+    Effect.gen(function*() {
+      const { backend, fake, holder, other } = yield* contended("key")
+      const request = newRequest("key")
+      const waiting = yield* start(backend.acquire(request))
+      yield* settle
+      let cuts = 0
+      fake.fault = (sql, session) => {
+        if (sql.startsWith("SELECT CONCAT_WS") && cuts === 0) {
+          cuts++
+          fake.kill(session.id)
+        }
+        return undefined
+      }
+      yield* settle
+      assert.strictEqual(cuts, 1)
+      assert.isUndefined(waiting.pollUnsafe(), "it waits on")
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      assert.strictEqual(yield* backend.release(request), "released")
+      assert.isTrue(Option.isNone(yield* backend.renew(request, {})))
+    }))
+})

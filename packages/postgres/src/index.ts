@@ -1,0 +1,1 @@
+export * as PostgresLock from "./PostgresLock.ts"

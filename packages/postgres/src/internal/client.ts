@@ -1,0 +1,324 @@
+/**
+ * The driver at the edge: connects, asks within a time limit, connects again. Nothing else asks the driver.
+ *
+ * A client of our own has one session, on which statements are pipelined, and drops it when the connection breaks, when
+ * nothing is answered in time, or when the server turns out to be a standby. The client of an application keeps its pool.
+ */
+import type { LockBackendError } from "@dlock/core"
+import { Errors, Timers } from "@dlock/core/backend"
+import type { PgClient } from "@effect/sql-pg"
+import { PgConnection } from "@effect/sql-pg"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberSet from "effect/FiberSet"
+import type * as Queue from "effect/Queue"
+import * as Redacted from "effect/Redacted"
+import * as Scope from "effect/Scope"
+import * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Crypto from "node:crypto"
+import * as errors from "./errors.ts"
+import { wrongIsolation } from "./schema.ts"
+
+/** The pause before what was refused for a moment is asked again, in milliseconds. */
+export const pause = 50
+
+/** The rows of an answer, by position. */
+export type Rows = ReadonlyArray<ReadonlyArray<unknown>>
+
+/** Statements go to one session in order, so what is answered proves that those before it are over. */
+export interface Session {
+  readonly query: (text: string, params: ReadonlyArray<unknown>, prepare: boolean) => Effect.Effect<Rows, SqlError>
+  /** The same in a transaction that is READ COMMITTED, where the server's default is another one. */
+  readonly transact: (text: string, params: ReadonlyArray<unknown>) => Effect.Effect<Rows, SqlError>
+  /** Whether messages sent here arrive in order; not so in a pool. */
+  readonly inOrder: boolean
+}
+
+/** What the driver says; or what is wrong with a password or a certificate, which are read at each connect. */
+export type Trouble = SqlError | LockBackendError
+
+/** How sessions are opened. */
+export interface Driver {
+  readonly address: string
+  readonly errors: Errors.Errors
+  /** `predecessor`: the name of a session that went silent. */
+  readonly open: (predecessor: string | undefined) => Effect.Effect<OpenSession, Trouble, Scope.Scope>
+  /** Messages to a channel, on a connection of its own. */
+  readonly listen: (
+    channel: string
+  ) => Effect.Effect<Queue.Dequeue<PgConnection.Notification, SqlError>, Trouble, Scope.Scope>
+}
+
+interface OpenSession extends Session {
+  readonly name: string | undefined
+}
+
+const begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+const overConnection = (name: string, connection: PgConnection.PgConnection): OpenSession => ({
+  name,
+  inOrder: true,
+  query: connection.queryValues,
+  transact: (text, params) =>
+    Effect.scoped(
+      Effect.flatMap(connection.pin, (pinned) =>
+        Effect.andThen(pinned.queryValues(begin, []), pinned.queryValues(text, params, false)).pipe(
+          Effect.tap(pinned.queryValues("COMMIT", [])),
+          Effect.tapError(() =>
+            Effect.ignore(pinned.queryValues("ROLLBACK", []))
+          )
+        ))
+    )
+})
+
+const terminate =
+  `select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1 and usename = current_user`
+
+/**
+ * Connections of our own. Each has a name, which operators see as its `application_name`: when one went silent, because
+ * of the network or because its statement hangs, the next one ends what is left of it on the server.
+ */
+export const own = (
+  config: Effect.Effect<PgConnection.Config, LockBackendError>,
+  address: string,
+  errors: Errors.Errors
+): Driver => ({
+  address,
+  errors,
+  open: Effect.fnUntraced(function*(predecessor) {
+    const applicationName = `dlock ${Crypto.randomUUID()}`
+    const connection = yield* PgConnection.make({ ...(yield* config), applicationName, multiplex: true })
+    if (predecessor !== undefined) yield* Effect.ignore(connection.queryValues(terminate, [predecessor], false))
+    return overConnection(applicationName, connection)
+  }),
+  listen: (channel) => listenOn(config, channel)
+})
+
+/** Where a connection leads, for people. */
+export const addressOf = (
+  { host, port }: { readonly host?: string | undefined, readonly port?: number | undefined },
+  url: string | undefined
+): string => {
+  const inUrl = URL.parse(url ?? "") ?? new URL("postgres://")
+  const { hostname, port: portInUrl, searchParams } = inUrl
+  const named = (searchParams.get("host") ?? hostname) || "localhost"
+  return `${host ?? named}:${port ?? ((searchParams.get("port") ?? portInUrl) || 5432)}`
+}
+
+/** The client of an application, which it closes itself. */
+export const given = (client: PgClient.PgClient): Driver => {
+  const session: OpenSession = {
+    name: undefined,
+    inOrder: false,
+    query: (text, params) => client.unsafe(text, params).values,
+    transact: (text, params) =>
+      Effect.provideService(
+        client.withTransaction(client.unsafe(text, params).values),
+        SqlClient.BeginTransaction,
+        begin
+      )
+  }
+  return {
+    address: addressOf(client.config, client.config.url && Redacted.value(client.config.url)),
+    errors: Errors.make(errors.backendName),
+    open: () => Effect.succeed(session),
+    listen: (channel) => listenOn(Effect.succeed(client.config), channel)
+  }
+}
+
+/** The connection closes first: UNLISTEN on a dead one would be waited for without limit. */
+const listenOn = Effect.fnUntraced(function*(
+  config: Effect.Effect<PgConnection.Config, LockBackendError>,
+  channel: string
+) {
+  const listening = yield* Scope.make()
+  yield* Effect.addFinalizer((exit) => Effect.forkDetach(Scope.close(listening, exit)))
+  const connection = yield* PgConnection.make({
+    ...(yield* config),
+    applicationName: "dlock listener",
+    multiplex: false
+  })
+  return yield* Scope.provide(connection.listen(channel), listening)
+})
+
+/** What came of asking. `sent`: the statement may have been written. */
+export type Failure =
+  | { readonly _tag: "Late", readonly sent: boolean }
+  | { readonly _tag: "Failed", readonly sent: boolean, readonly error: Trouble }
+
+/** The parameters of a statement, on this session. */
+type Write = (session: Session) => ReadonlyArray<unknown> | undefined
+
+/** The rows; none if nothing was wanted any more. */
+type Answer = Exit.Exit<Rows, Failure>
+
+/** The SqlError of a failure, if it is one. */
+export const sqlErrorOf = (failure: Failure): SqlError | undefined =>
+  failure._tag === "Failed" && failure.error._tag === "SqlError" ? failure.error : undefined
+
+/** Of the last two failures of a request, the one that says more: a refusal, and not the end of its time. */
+export const telling = (failure: Failure, before: Failure | undefined): Failure =>
+  failure._tag === "Late" && before !== undefined ? before : failure
+
+/** A session that is open, and how it ends. */
+interface Current {
+  readonly session: OpenSession
+  readonly scope: Scope.Closeable
+  /** When the first statement was sent since something was answered on it, in milliseconds of monotonic time. */
+  askedAt: number | undefined
+}
+
+/** The silence after which a session is dropped, in milliseconds; longer than our statements wait for a row. */
+const silence = 600
+
+/** Asks a server. */
+export class Client {
+  readonly driver: Driver
+  readonly limit: number
+  /** Monotonic time in milliseconds. */
+  readonly now: () => number
+  /** Runs in the background of the layer, with its context: a caller's transaction, tracer and interruption stay out. */
+  readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  /** Whether statements are prepared, which a pooler does not stand. */
+  prepare = false
+  private readonly scope: Scope.Scope
+  private readonly timers: Timers.Timers
+  private current: Current | undefined
+  private opening: Fiber.Fiber<OpenSession, Trouble> | undefined
+  private silent: string | undefined
+  private isWrapped = false
+
+  constructor(driver: Driver, limit: number, scope: Scope.Scope, timers: Timers.Timers, fork: Client["fork"]) {
+    this.driver = driver
+    this.limit = limit
+    this.now = timers.now
+    this.fork = fork
+    this.scope = scope
+    this.timers = timers
+  }
+
+  /** Waits for a fiber until that moment; `undefined`: it is still at work. */
+  private within<A, E>(fiber: Fiber.Fiber<A, E>, end: number, done: (exit: Exit.Exit<A, E> | undefined) => void): void {
+    let stop: (() => void) | undefined
+    const timer = Timers.timer(() => {
+      stop?.()
+      done(undefined)
+    })
+    this.timers.set(timer, end)
+    // Called at once if it has ended already.
+    stop = fiber.addObserver((exit) => {
+      this.timers.clear(timer)
+      done(exit)
+    })
+  }
+
+  private openSession(): Fiber.Fiber<OpenSession, Trouble> {
+    if (this.opening !== undefined) return this.opening
+    const opening = this.fork(this.open)
+    this.opening = opening
+    opening.addObserver(() => {
+      if (this.opening === opening) this.opening = undefined
+    })
+    return opening
+  }
+
+  private readonly open: Effect.Effect<OpenSession, Trouble> = Effect.gen({ self: this }, function*() {
+    const scope = yield* Scope.fork(this.scope)
+    const session = yield* this.driver.open(this.silent).pipe(
+      Scope.provide(scope),
+      Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+    )
+    this.silent = undefined
+    this.current = { session, scope, askedAt: undefined }
+    return session
+  })
+
+  private drop(session: OpenSession, silent: boolean): void {
+    const { current } = this
+    if (current?.session !== session || session.name === undefined) return
+    this.current = undefined
+    if (silent) this.silent = session.name
+    this.fork(Scope.close(current.scope, Exit.void))
+  }
+
+  private run(session: OpenSession, text: string, params: ReadonlyArray<unknown>): Effect.Effect<Rows, SqlError> {
+    if (this.isWrapped) return session.transact(text, params)
+    return Effect.catch(session.query(text, params, this.prepare), (error) => {
+      if (errors.codeOf(error) !== wrongIsolation) return Effect.fail(error)
+      this.isWrapped = true
+      return session.transact(text, params)
+    })
+  }
+
+  /**
+   * Sends a statement and waits for its answer for `limit` milliseconds. `write` gives the parameters when a session is
+   * there; `undefined`: nothing is wanted any more. Calls back, because a fiber of its own costs as much as the rest.
+   */
+  send(text: string, limit: number, write: Write, done: (answer: Answer) => void): void {
+    const end = this.now() + limit
+    if (this.current !== undefined) return this.sendOn(this.current.session, text, end, write, done)
+    this.within(this.openSession(), end, (opened) => {
+      if (opened === undefined) return done(Exit.fail({ _tag: "Late", sent: false }))
+      if (Exit.isSuccess(opened)) return this.sendOn(opened.value, text, end, write, done)
+      done(Exit.failCause(Cause.map(opened.cause, (error): Failure => ({ _tag: "Failed", sent: false, error }))))
+    })
+  }
+
+  private sendOn(session: OpenSession, text: string, end: number, write: Write, done: (answer: Answer) => void): void {
+    const params = write(session)
+    if (params === undefined) return done(Exit.succeed([]))
+    const { current } = this
+    if (current !== undefined) current.askedAt ??= this.now()
+    this.within(this.fork(this.run(session, text, params)), end, (answer) => {
+      if (answer === undefined) {
+        const askedAt = current?.askedAt ?? this.now()
+        if (this.now() - askedAt >= Math.min(silence, this.limit / 2)) this.drop(session, true)
+        return done(Exit.fail({ _tag: "Late", sent: true }))
+      }
+      if (current !== undefined) current.askedAt = undefined
+      if (Exit.isSuccess(answer)) return done(Exit.succeed(answer.value))
+      done(Exit.failCause(Cause.map(answer.cause, (error): Failure => {
+        if (errors.endsSession(error)) this.drop(session, false)
+        return { _tag: "Failed", sent: true, error }
+      })))
+    })
+  }
+
+  toError(operation: string, failure: Failure): LockBackendError {
+    const { address: at, errors: make } = this.driver
+    if (failure._tag === "Late") return make.timeout(operation, { at, detail: `no answer within ${this.limit} ms` })
+    return failure.error._tag === "SqlError" ? errors.toBackendError(make, operation, at, failure.error) : failure.error
+  }
+
+  /** One statement of its own, which is asked again while the refusal passes and there is time. */
+  question(
+    operation: string,
+    text: string,
+    params: ReadonlyArray<unknown> = []
+  ): Effect.Effect<Rows, LockBackendError> {
+    const once = (end: number, last?: Failure): Effect.Effect<Rows, LockBackendError> => {
+      const asked = Effect.callback<Rows, Failure>((resume) => this.send(text, end - this.now(), () => params, resume))
+      return Effect.catch(asked, (failure) => {
+        const error = sqlErrorOf(failure)
+        return error !== undefined && errors.passes(error) && this.now() + pause < end
+          ? Effect.andThen(Effect.sleep(pause), Effect.suspend(() => once(end, failure)))
+          : Effect.fail(this.toError(operation, telling(failure, last)))
+      })
+    }
+    return Effect.suspend(() => once(this.now() + this.limit))
+  }
+}
+
+/** A client that ends with the scope. */
+export const make = Effect.fnUntraced(
+  function*(driver: Driver, limit: number): Effect.fn.Return<Client, never, Scope.Scope> {
+    const scope = yield* Effect.scope
+    const timers = yield* Timers.make
+    const fibers = yield* FiberSet.make()
+    const fork = yield* Effect.withTracerEnabled(FiberSet.runtime(fibers)<never>(), false)
+    return new Client(driver, limit, scope, timers, fork)
+  }
+)

@@ -1,0 +1,3 @@
+import { conforms, mariadbFlavour } from "./support.ts"
+
+conforms(mariadbFlavour)

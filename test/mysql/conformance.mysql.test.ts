@@ -1,0 +1,3 @@
+import { conforms, mysqlFlavour } from "./support.ts"
+
+conforms(mysqlFlavour)
