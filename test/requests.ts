@@ -44,6 +44,22 @@ export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return [value, Number((yield* Clock.monotonicTimeNanos) - before) / 1e6] as const
   })
 
+/**
+ * Ends after this time, and not before what was due earlier has ended too: on a busy machine timers ring late, but in
+ * their order.
+ */
+export const alarm = (after: Duration.Input) =>
+  Effect.forkScoped(Effect.andThen(Effect.sleep(after), Effect.sleep("100 millis")), { startImmediately: true })
+
+/** The shortest of at most ten tries, in milliseconds, or the first that is below the limit: no machine is busy each time. */
+export const shortest = <E, R>(limit: number, attempt: (n: number) => Effect.Effect<number, E, R>) => {
+  const next = (n: number, least: number): Effect.Effect<number, E, R> =>
+    n === 10 || least < limit
+      ? Effect.succeed(least)
+      : Effect.flatMap(attempt(n), (time) => next(n + 1, Math.min(least, time)))
+  return next(0, Infinity)
+}
+
 /** Asks until it is so; the caller's time limit ends it otherwise. */
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.flatMap(condition, (met) => met ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), until(condition)))

@@ -112,7 +112,7 @@ describe.each(servers)("over %s", (_, server) => {
       const writer = yield* Effect.forkChild(using(two)(withPermit("q", { limit: 4, permits: 4 }, Effect.void)))
       yield* Effect.sleep("500 millis")
       yield* Fiber.interrupt(writer)
-      yield* Effect.timeout(using(one)(withPermit("q", { limit: 4, permits: 3 }, Effect.void)), "4 seconds")
+      yield* Effect.timeout(using(one)(withPermit("q", { limit: 4, permits: 3 }, Effect.void)), "20 seconds")
       yield* Fiber.interrupt(holder)
     }))
 

@@ -218,7 +218,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
       const [lease] = yield* leasesOf(bare, request.key)
       yield* revoke(bare, lease)
       const [, took] = yield* millis(Deferred.await(request.lost))
-      assert.isBelow(took, 1000)
+      assert.isBelow(took, 10_000, "a keepalive is sent every twenty seconds")
     }))
 
   it.effect("10: a client that closes leaves its leases: the layer revokes its sessions", () =>
@@ -258,10 +258,10 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
       yield* Effect.sleep("800 millis")
       assert.deepStrictEqual([...holder.losses, ...waiter.losses], [], "a compaction is not a loss")
       assert.strictEqual(yield* backend.release(holder), "released")
-      yield* Fiber.join(waiting).pipe(Effect.timeout("5 seconds"))
+      yield* Fiber.join(waiting).pipe(Effect.timeout("20 seconds"))
       yield* Effect.sleep("800 millis")
       yield* clear(bare, key)
-      yield* Deferred.await(waiter.lost).pipe(Effect.timeout("5 seconds"))
+      yield* Deferred.await(waiter.lost).pipe(Effect.timeout("20 seconds"))
     }))
 
   it.effect("12: the watch manager loses events over two cuts: the waiter does not", () =>
@@ -281,7 +281,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
         yield* Effect.sleep(pause)
         yield* road.cut
         const [, took] = yield* millis(Fiber.join(waiting))
-        assert.isBelow(took, 3000, `released between two cuts, ${pause} ms apart`)
+        assert.isBelow(took, 10_000, `released between two cuts, ${pause} ms apart`)
         yield* backend.release(waiter)
       }
     }))
@@ -316,7 +316,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd3", (i
       const leases = Effect.promise(async () => (await bare.leaseClient.leaseLeases()).leases.length)
       assert.strictEqual(yield* leases, 1, "one lease for one ttl")
       yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
-      yield* until(Effect.map(leases, (count) => count === 0)).pipe(Effect.timeout("6 seconds"))
+      yield* until(Effect.map(leases, (count) => count === 0)).pipe(Effect.timeout("20 seconds"))
       assert.deepStrictEqual(yield* keysOf(bare), [], "no key is left in the store")
     }))
 })

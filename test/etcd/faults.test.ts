@@ -152,7 +152,7 @@ describe("etcd faults", () => {
           ]
           const root = yield* connect([server.addr], { username: "root", password: "rootpw" })
           for (const backend of backends) {
-            const held = [newRequest(freshKey(), "4 seconds"), newRequest(freshKey(), "6 seconds")]
+            const held = [newRequest(freshKey(), "7 seconds"), newRequest(freshKey(), "8 seconds")]
             for (const request of held) assert.isTrue(Option.isSome(yield* backend.tryAcquire(request)))
             yield* Effect.sleep("9 seconds")
             for (const request of held) {
@@ -162,7 +162,7 @@ describe("etcd faults", () => {
             const [first, second] = held
             if (first === undefined || second === undefined) return assert.fail()
             yield* clear(root, first.key)
-            yield* Deferred.await(first.lost).pipe(Effect.timeout("5 seconds"))
+            yield* Deferred.await(first.lost).pipe(Effect.timeout("20 seconds"))
             assert.notStrictEqual(yield* backend.release(second), "gone")
           }
         }),
@@ -197,7 +197,7 @@ describe("etcd faults", () => {
         const robbed = held.filter((_, i) => i % 4 === 3)
         yield* Effect.forEach(robbed, ({ key }) => clear(bare, key), { concurrency: "unbounded" })
         yield* Effect.forEach(robbed, ({ lost }) => Deferred.await(lost), { concurrency: "unbounded" }).pipe(
-          Effect.timeout("10 seconds")
+          Effect.timeout("20 seconds")
         )
         const kept = held.filter((request) => !robbed.includes(request))
         assert.deepStrictEqual(kept.flatMap(({ losses }) => losses), [], "nothing else is lost")
@@ -229,7 +229,7 @@ describe("etcd faults", () => {
           yield* Effect.sleep("2 seconds")
           yield* backend.acquire(second)
           assert.strictEqual(yield* backend.release(first), "released")
-          yield* Fiber.join(waiting).pipe(Effect.timeout("5 seconds"))
+          yield* Fiber.join(waiting).pipe(Effect.timeout("20 seconds"))
           for (const request of [waiter, second]) assert.strictEqual(yield* backend.release(request), "released")
           assert.deepStrictEqual(held.losses, [])
           assert.isTrue(Option.isSome(yield* backend.renew(held, { fresh: true })))
@@ -318,7 +318,7 @@ describe("etcd faults", () => {
           assert.strictEqual(error.reason, "Unreachable", error.message)
           assert.deepStrictEqual(yield* keysOf(bare), [], "nothing is granted on the other cluster")
           assert.deepStrictEqual(held.losses, [], "what another cluster says is no loss")
-          yield* Deferred.await(held.lost).pipe(Effect.timeout("10 seconds"))
+          yield* Deferred.await(held.lost).pipe(Effect.timeout("20 seconds"))
         }))
         assert.isAbove(heldFor, 3000)
         assert.deepStrictEqual(held.losses, ["expired"])

@@ -136,11 +136,11 @@ describe.skipIf(!available("etcdctl"))("etcdctl", () => {
         yield* backend.tryAcquire(other)
         const [place = ""] = yield* lineOf(bare, robbed.key)
         yield* etcdctl("del", place)
-        yield* Deferred.await(robbed.lost).pipe(Effect.timeout("6 seconds"))
+        yield* Deferred.await(robbed.lost).pipe(Effect.timeout("8 seconds"))
         assert.deepStrictEqual([robbed.losses, other.losses], [["taken"], []])
         const [lease = "0"] = yield* leasesOf(bare, other.key)
         yield* etcdctl("lease", "revoke", BigInt(lease).toString(16))
-        yield* Deferred.await(other.lost).pipe(Effect.timeout("6 seconds"))
+        yield* Deferred.await(other.lost).pipe(Effect.timeout("8 seconds"))
         assert.deepStrictEqual(other.losses, ["session"])
       }))
 

@@ -189,7 +189,7 @@ onBoth((it, flavour) => {
           const [, took] = yield* millis(
             Effect.andThen(leaving, until(Effect.map(waitersOf(bare, key), (n) => n === 0)))
           )
-          assert.isAtMost(took, 500, "at once")
+          assert.isAtMost(took, 5000, "long before the wait is over")
         }
         assert.isAtMost(yield* sessionsOf(bare), 1 + 2, "ours to look, one shared, and one for waits")
         assert.strictEqual(yield* backend.release(holder), "released")
@@ -505,7 +505,7 @@ onBoth((it, flavour) => {
           assert.strictEqual(yield* backend.release(request), "released")
           expectSome(yield* backend.tryAcquire(killed), "free")
           yield* rows(bare, `KILL ${yield* holderOf(bare, killed.key)}`)
-          yield* until(Effect.sync(() => killed.losses.length > 0)).pipe(Effect.timeout("1 second"))
+          yield* until(Effect.sync(() => killed.losses.length > 0)).pipe(Effect.timeout("8 seconds"))
           yield* rows(bare, "DROP USER 'certified'@'%'")
         })
     )

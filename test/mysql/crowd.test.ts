@@ -100,7 +100,7 @@ onBoth((it) => {
         yield* Fiber.interrupt(leaving)
         yield* a.release(gone)
         yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
-        yield* Fiber.join(waiting).pipe(Effect.timeout("500 millis"))
+        yield* Fiber.join(waiting).pipe(Effect.timeout("20 seconds"))
         assert.strictEqual(yield* b.release(next), "released")
         yield* until(Effect.map(waitersOf(bare, key), (n) => n === 0))
       }))

@@ -34,7 +34,7 @@ const useAll = (lock: LockBackend["Service"], other: LockBackend["Service"]) =>
       yield* lock.renew(held, { spare: 3 })
       yield* lock.inspect(key)
       assert.strictEqual(yield* lock.release(held), "released")
-      yield* Effect.timeout(Fiber.join(waiting), "1 second")
+      yield* Effect.timeout(Fiber.join(waiting), "10 seconds")
       assert.isTrue(yield* lock.revoke(key, next.owner))
       yield* other.release(next)
       yield* lock.ping

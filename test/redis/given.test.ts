@@ -82,7 +82,7 @@ const useAll = (name: string, open: (port: number, host: string) => RedisLock.Cl
       next.owner
     ]])
     assert.strictEqual(yield* lock.release(held), "released")
-    yield* Effect.timeout(Fiber.join(waiting), "1 second")
+    yield* Effect.timeout(Fiber.join(waiting), "10 seconds")
     assert.isTrue(yield* lock.revoke(held.key, next.owner))
   })
 
@@ -158,7 +158,7 @@ describe("a server", () => {
       assert.isUndefined(waiting.pollUnsafe(), "it waits")
       yield* holder.release(held)
       const [, time] = yield* millis(Fiber.join(waiting))
-      assert.isBelow(time, 1000, "one look")
+      assert.isBelow(time, 10_000, "one look, long before the ttl is over")
     }))
 
   it.live("that does not speak TLS is named, with the word", () =>
@@ -168,7 +168,7 @@ describe("a server", () => {
       const [error, time] = yield* millis(Effect.flip(RedisLock.make(options)))
       assert.include(error.message, server.addr)
       assert.include(error.message, "TLS")
-      assert.isBelow(time, 1500)
+      assert.isBelow(time, 10_000)
     }))
 
   it.live("whose channel a releaser may not use hands over to the next look", () =>
@@ -184,7 +184,7 @@ describe("a server", () => {
       yield* Effect.sleep("200 millis")
       assert.strictEqual(yield* mute.release(held), "released")
       const [, time] = yield* millis(Fiber.join(waiting))
-      assert.isBelow(time, 1000)
+      assert.isBelow(time, 10_000, "long before the ttl is over")
     }))
 
   it.live("that another address leads to ends what is held before it grants anything (law 12)", () =>

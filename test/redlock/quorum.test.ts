@@ -150,7 +150,7 @@ layer(RedisServers.layer(), { excludeTestServices: true, timeout: "1 minute" })(
       }
       const waiting = yield* millis(client.acquire(newRequest(ours.key)))
       assert.isAbove(waiting[1], 900, "a majority of another is waited for")
-      assert.isBelow(waiting[1], 2000, "no longer than it lasts")
+      assert.isBelow(waiting[1], 10_000, "and our own ttl is not")
     }))
 })
 

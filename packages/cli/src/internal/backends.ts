@@ -2,7 +2,7 @@
  * The backends by name. Each is in a package of its own, which is loaded only when it is asked for.
  */
 import { Lock, type LockBackendError, LockConfig, type LockRegistry } from "@dlock/core"
-import { NodeFileSystem } from "@effect/platform-node"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import type * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
