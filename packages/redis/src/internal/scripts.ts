@@ -190,8 +190,7 @@ local fence, K, line = unpack(KEYS)
 if redis.call('GET', K) ~= ARGV[1] then return 'gone' end
 redis.call('PEXPIRE', K, ARGV[2])
 ${clock}${mint}
-local wished = tonumber(ARGV[3])
-return 'granted ' .. mint(wished) .. (wished > 1 and redis.call('EXISTS', line) == 1 and ' wanted' or '')
+return 'granted ' .. mint(tonumber(ARGV[3])) .. (redis.call('EXISTS', line) == 1 and ' wanted' or '')
 `)
 
 // DEL comes first: a full server refuses the rest. What is not a text is not ours.
@@ -265,8 +264,7 @@ export interface Scripts {
   readonly renew: Script
   /**
    * Prolongs one grant, with new tokens. KEYS: the fence, the lock, its line. ARGV: owner, ttl, tokens. Answers
-   * `granted <first token> <spare>`, with `wanted` behind it if there is a line and more than one token was wished for,
-   * or `gone`.
+   * `granted <first token> <spare>`, with `wanted` behind it if there is a line, or `gone`.
    */
   readonly confirm: Script
   /**
