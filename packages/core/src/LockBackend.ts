@@ -155,8 +155,7 @@ export interface Inspection {
  * 5. After `release` nothing of the request stays held or queued, even if an earlier message of the request reaches the
  *    server after the release.
  * 6. First come, first served in turns: `acquire` waits in the order of arrival among processes, without herd and
- *    without polling beyond one small refresh per process and key; a process may serve its own line for a turn, and for
- *    another one when it is told that no other process waits.
+ *    without polling beyond one small refresh per process and key; a process may serve its own line for a turn.
  *    `tryAcquire` never overtakes a live line.
  * 7. Fencing tokens grow with every grant of a key, and tokens reserved by a grant lie below those of every later grant.
  * 8. A dead holder's key is free within its ttl of the last renewal, plus the server's granularity.
@@ -183,10 +182,7 @@ export class LockBackend extends Context.Service<LockBackend, {
    * is therefore tried again until it is answered; it is answered with `gone` once the session is gone.
    */
   readonly freedBy: "ttl" | "session"
-  /**
-   * Whether `LockRequest.onWanted` is called for a held key: soon after another process has joined the line, and before a
-   * renewal with `spare` is answered while one is in line. Where it is not, the process keeps the key for a turn at most.
-   */
+  /** Whether `LockRequest.onWanted` is called for a held key. Where it is not, a key that is not in use is kept for a turn at most. */
   readonly tellsWanted: boolean
   /** A sentence that says what is wrong with a key or a ttl, or `undefined`. Asked before anything is sent. */
   readonly check: (key: string, ttl: number) => string | undefined

@@ -18,7 +18,7 @@ export interface Keeper {
   readonly upkeep: Upkeep
   /**
    * The hold is not in use: pass it, keep it or release it. `fetched`: tokens have just come for the next lease,
-   * which is served with them though the turn may have ended meanwhile.
+   * which is served with them though its turn may have ended meanwhile.
    */
   next(hold: Hold, fetched?: boolean): void
   /** The key may be asked for again. */
@@ -70,8 +70,6 @@ export class Hold implements Alarm, Obligation {
   wanted = false
   /** From when on it is held. */
   since = 0
-  /** From when on no other process was known to wait: its turn counts from there. */
-  turnSince = 0
   ttl = 0
   validFrom = 0
   deadline = 0
@@ -223,7 +221,6 @@ export const unanswered = (hold: Hold, now: number): void => {
 export const begin = (hold: Hold, now: number): void => {
   hold.state = "held"
   hold.since = now
-  hold.turnSince = now
   hold.heldBy = undefined
 }
 

@@ -368,26 +368,19 @@ const next = (line: Line, hold: Hold, fetched = false): void => {
   if (hold.fetches) return
   if (isKept(hold, now)) return schedule(hold, now)
   if (head !== undefined) {
-    const inTurn = isInTurn(line, hold, fetched ? hold.askedAt : now)
-    if (hold.served && !mayPass(line, hold, head, now, inTurn)) return startRelease(hold)
-    if (hold.tokensLeft > 0 && (inTurn || !hold.served)) return serve(line, hold, head, now)
+    if (hold.served && !mayPass(line, hold, head, now, fetched)) return startRelease(hold)
+    if (hold.tokensLeft > 0) return serve(line, hold, head, now)
     return fetchTokens(line, hold)
   }
   linger(line, hold, now)
 }
 
-/**
- * A turn is for as long as others can bear to wait. Where the backend tells that nobody else does, it begins again: to
- * release the key would be to ask for it at once.
- */
-const isInTurn = ({ layer }: Line, hold: Hold, now: number): boolean =>
-  now - (hold.wanted ? hold.since : hold.turnSince) < layer.turn ||
-  (hold.lingers && layer.backend.tellsWanted && !hold.wanted)
-
-/** Whether the next lease may work under the hold of the last, at once or with tokens that are fetched for it. */
-const mayPass = ({ layer }: Line, hold: Hold, head: Waiter, now: number, inTurn: boolean): boolean => {
+/** Whether the next lease may work under the hold of the last. */
+const mayPass = (line: Line, hold: Hold, head: Waiter, now: number, fetched: boolean): boolean => {
   const { plan } = head.ask
-  return (inTurn || (layer.turn > 0 && layer.backend.tellsWanted && !hold.wanted)) &&
+  const inTurn = fetched || now - hold.since < line.layer.turn
+  const lingers = hold.lingers && line.layer.backend.tellsWanted && !hold.wanted
+  return (inTurn || lingers) &&
     hold.certain &&
     hold.deadline - now >= hold.ttl / 3 &&
     plan.renewEvery !== Number.POSITIVE_INFINITY &&
@@ -408,9 +401,7 @@ const serve = (line: Line, hold: Hold, waiter: Waiter, now: number): void => {
   schedule(hold, now)
 }
 
-/**
- * The next lease needs a token of its own, or the turn is over: one request, where a release and a new one would be two.
- */
+/** The next lease needs a token of its own: one request, where a release and a new one would be two. */
 const fetchTokens = (line: Line, hold: Hold): void => {
   if (!line.layer.renewsTokens || hold.renewal !== undefined) return startRelease(hold)
   hold.fetches = true

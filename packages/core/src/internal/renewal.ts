@@ -110,7 +110,6 @@ const renewed = (
   if (renewal.spare !== undefined) {
     if (validity.tokens === undefined) hold.layer.renewsTokens = false
     takeTokens(hold, validity)
-    if (hold.layer.backend.tellsWanted && !hold.wanted) hold.turnSince = hold.askedAt
     hold.keeper.next(hold, validity.tokens !== undefined)
   }
   if (hold.certain) hold.changed()

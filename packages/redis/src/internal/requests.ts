@@ -58,9 +58,9 @@ const namesFor = (key: string): ReadonlyArray<string> => {
 
 const fenceOf = ({ connection }: Requests, key: string): string => connection.isCluster ? fenceInSlot(key) : fence
 
-/** `granted 1700000000000000 63`, and the like; `wanted` behind it says that others are in line. */
+/** `granted 1700000000000000 63`, and the like. */
 const tokensOf = (reply: string): Tokens | undefined => {
-  const match = /^granted (\d+) (\d+)(?: wanted)?$/.exec(reply)
+  const match = /^granted (\d+) (\d+)$/.exec(reply)
   return match?.[1] === undefined ? undefined : { first: BigInt(match[1]), spare: Number(match[2]) }
 }
 
@@ -152,27 +152,24 @@ export const renew = (
     }
   })
 
-/** Prolongs the grant, and brings new tokens; tells the request whether another is in line. */
+/** Prolongs the grant, and brings new tokens. */
 export const confirm = (
   requests: Requests,
   attempt: Attempt,
   spare: number
-): Effect.Effect<Option.Option<Grant>, LockBackendError> => {
-  const { line, lock } = namesOf(attempt.key)
-  return calls.run(requests.connection, {
+): Effect.Effect<Option.Option<Grant>, LockBackendError> =>
+  calls.run(requests.connection, {
     operation: "renew",
     script: requests.scripts.confirm,
-    keys: [fenceOf(requests, attempt.key), lock, line],
+    keys: [fenceOf(requests, attempt.key), attempt.key],
     limit: attempt.limit,
     args: () => [attempt.request.owner, `${attempt.ttl}`, wished(spare)],
     read: ({ reply, sentAt }) => {
       const tokens = tokensOf(String(reply))
-      if (tokens === undefined) return reply === "gone" ? Effect.succeedNone : unexpected("renew", reply)
-      if (String(reply).endsWith("wanted")) attempt.request.onWanted()
-      return Effect.succeedSome(grantOf(attempt, sentAt, tokens))
+      if (tokens !== undefined) return Effect.succeedSome(grantOf(attempt, sentAt, tokens))
+      return reply === "gone" ? Effect.succeedNone : unexpected("renew", reply)
     }
   })
-}
 
 /** Releases the key, leaves the line, and voids what is still on its way. */
 export const release = (

@@ -186,11 +186,11 @@ return answers
 )
 
 const confirm = script(`
-local fence, K, line = unpack(KEYS)
+local fence, K = KEYS[1], KEYS[2]
 if redis.call('GET', K) ~= ARGV[1] then return 'gone' end
 redis.call('PEXPIRE', K, ARGV[2])
 ${clock}${mint}
-return 'granted ' .. mint(tonumber(ARGV[3])) .. (redis.call('EXISTS', line) == 1 and ' wanted' or '')
+return 'granted ' .. mint(tonumber(ARGV[3]))
 `)
 
 // DEL comes first: a full server refuses the rest. What is not a text is not ours.
@@ -262,10 +262,7 @@ export interface Scripts {
   readonly acquire: Script
   /** Prolongs grants. KEYS: the locks. ARGV: owner and ttl of each. Answers for each `ours` or `gone`. */
   readonly renew: Script
-  /**
-   * Prolongs one grant, with new tokens. KEYS: the fence, the lock, its line. ARGV: owner, ttl, tokens. Answers
-   * `granted <first token> <spare>`, with `wanted` behind it if there is a line, or `gone`.
-   */
+  /** Prolongs one grant, with new tokens. KEYS: the fence, the lock. ARGV: owner, ttl, tokens. Answers `granted ..` or `gone`. */
   readonly confirm: Script
   /**
    * Releases the key, straight to the next in line, and leaves the line. KEYS: all names. ARGV: the owner, and the time

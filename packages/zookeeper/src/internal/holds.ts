@@ -96,23 +96,16 @@ const tokensOf = (entry: Entry, zxid: bigint, spare: number): Tokens => {
   return takeTokens(entry, spare) ?? { first: zxid << bits, spare: 0 }
 }
 
-/**
- * A write to the own node succeeds only while it is there: then the transaction belongs to this hold. The line is read as
- * well, because who asks for more tokens is about to keep the key from those that wait.
- */
+/** A write to the own node succeeds only while it is there: then the transaction belongs to this hold. */
 export const moreTokens = (
   line: Line,
   entry: Entry,
   spare: number
 ): Effect.Effect<Tokens | undefined, LockBackendError> => {
-  const { directory, node, request } = entry
-  if (node === undefined) return Effect.undefined
+  const { node, request } = entry
   const left = takeTokens(entry, spare)
-  const writes = left === undefined ? [write(node, request.owner)] : []
-  return Effect.flatMap(ask(line.session, "renew", ...writes, children(directory)), (replies) => {
-    if (names.contenders(replies.at(-1)?.children ?? []).length > 1) request.onWanted()
-    if (left !== undefined) return Effect.succeed(left)
-    const [reply] = replies
+  if (left !== undefined || node === undefined) return Effect.succeed(left)
+  return Effect.flatMap(ask(line.session, "renew", write(node, request.owner)), ([reply]) => {
     if (reply?.code === codes.ok) {
       entry.writes += 1
       return Effect.succeed(tokensOf(entry, reply.zxid, spare))

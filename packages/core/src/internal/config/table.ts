@@ -53,7 +53,7 @@ export const lock = Options.declare("", {
   }),
   turn: Options.duration({
     zero: true,
-    description: "How long the process may serve its own line before the backend is asked who else waits.",
+    description: "How long from a grant the process may serve its own line before the key goes back to the backend.",
     default: "20 millis"
   }),
   linger: Options.duration({

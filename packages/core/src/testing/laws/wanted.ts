@@ -47,28 +47,6 @@ export const wanted: ReadonlyArray<Definition> = [
   },
   {
     law: 9,
-    name: "a renewal for tokens tells at once that another client waits",
-    needs: tellsWanted,
-    run: Effect.fnUntraced(function*({ a, b, key, lineUp, newRequest, patience, take, until, within }) {
-      const k = key()
-      const [holder, waiter] = [newRequest(k), newRequest(k)]
-      yield* take(a, holder, "a free key is granted")
-      const waiting = yield* lineUp(b, waiter)
-      // A server that is behind the others may not know it yet.
-      const seen = Effect.map(
-        a.inspect(k),
-        ({ waiting }) => (typeof waiting === "number" ? waiting : waiting.length) > 0
-      )
-      yield* until(seen, patience, "a waiter is seen in line")
-      assert.isTrue(Option.isSome(yield* a.renew(holder, { spare: 1 })), "a grant that did not end is renewed")
-      assert.isTrue(Deferred.isDoneUnsafe(holder.wanted), "the answer does not come before the holder is told")
-      yield* a.release(holder)
-      yield* within(Fiber.join(waiting), patience, "a release lets the next in line have the key")
-      yield* b.release(waiter)
-    })
-  },
-  {
-    law: 9,
     name: "a holder is not told that its key is wanted when no client waits",
     run: Effect.fnUntraced(function*({ a, b, key, newRequest, settle, take }) {
       const k = key()

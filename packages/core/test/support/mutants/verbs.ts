@@ -216,16 +216,6 @@ const wanted: ReadonlyArray<Mutant> = [
       make: (store) => mapRequest(store, () => ({ onWanted: () => {} }))
     })),
   {
-    name: "a holder is told some time later",
-    caughtBy: "a renewal for tokens tells at once that another client waits",
-    make: (store) =>
-      mapRequest(store, ({ onWanted }) => ({
-        onWanted: () => {
-          Effect.runFork(Effect.andThen(Effect.sleep("50 millis"), Effect.sync(onWanted)))
-        }
-      }))
-  },
-  {
     name: "every holder is told that its key is wanted",
     caughtBy: "a holder is not told that its key is wanted when no client waits",
     make: (store) => ({
