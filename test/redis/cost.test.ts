@@ -4,9 +4,9 @@
 import { Lock, type LockBackend } from "@dlock/core"
 import { RedisLock } from "@dlock/redis"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer } from "effect"
 import type { Redis } from "ioredis"
-import { millis, newRequest } from "./client.ts"
+import { millis, newRequest, shortest } from "./client.ts"
 import { RedisServer } from "./support.ts"
 
 /** Every command that clients send while `effect` runs; what scripts call is not counted. */
@@ -195,6 +195,27 @@ layer(RedisServer.layerOwn, { excludeTestServices: true, timeout: "2 minutes" })
       // The holder listens, too: it is told that others wait.
       assert.strictEqual(yield* connections, before[0] + 2, "one more connection for each of the two")
       assert.strictEqual((yield* subscriptions).length, before[1] + 2, "one more channel for each")
+    }))
+
+  it.effect("a holder that lingers is told from the first moment that others wait", () =>
+    Effect.gen(function*() {
+      const { server } = yield* RedisServer
+      const [one, other] = [
+        yield* RedisLock.make({ addrs: [server.addr] }),
+        yield* RedisLock.make({ addrs: [server.addr] })
+      ]
+      const wait = Effect.fnUntraced(function*(n: number) {
+        const holder = { ...newRequest(`lingers/${n}`), lingers: true }
+        const next = newRequest(holder.key)
+        yield* one.acquire(holder)
+        const waiting = yield* Effect.forkScoped(other.acquire(next), { startImmediately: true })
+        const [, time] = yield* millis(Deferred.await(holder.wanted))
+        yield* one.release(holder)
+        yield* Fiber.join(waiting)
+        yield* other.release(next)
+        return time
+      })
+      assert.isBelow(yield* shortest(15, wait), 15, "others are told after 20 milliseconds")
     }))
 
   it.effect("nothing is left that does not expire by itself", () =>

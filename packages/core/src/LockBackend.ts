@@ -33,6 +33,11 @@ export interface LockRequest {
    */
   readonly spare: number
   /**
+   * The process keeps the key after its last use until it is told that another process waits. So a backend that finds it
+   * too dear to be told so for every grant has itself told from the first moment of this one.
+   */
+  readonly lingers?: boolean | undefined
+  /**
    * The backend calls this when it learns that the grant ended though it was not released. Synchronous, idempotent, does
    * not throw; may be called before the grant is answered and after the release.
    */

@@ -120,6 +120,7 @@ export class Hold implements Alarm, Obligation {
       owner,
       ttl: plan.ttl,
       spare,
+      lingers: plan.linger > 0,
       // A backend may be in the midst of a loop over its holds.
       onLost: (reason) => queueMicrotask(() => this.keeper.upkeep.lose(this, reason)),
       onHeld: (by) => {

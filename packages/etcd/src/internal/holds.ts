@@ -216,7 +216,10 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 })
 
 /** Watches its key from some time on, or its line once it holds the lock. */
-export const guard = (guard: Guard, place: Place): void => queue(guard, guard.fresh, place)
+export const guard = (guard: Guard, place: Place): void =>
+  place.request.lingers === true && place.state === "held"
+    ? watch(guard, place, false)
+    : queue(guard, guard.fresh, place)
 
 export const unguard = ({ blind, fresh, unsure }: Guard, place: Place): void => {
   fresh.delete(place)

@@ -44,20 +44,6 @@ interface Watches {
 /** How long a hold lasts before it is worth a request to be told of others, in milliseconds: half of it to all of it. */
 const shortHold = 40
 
-/** A grant is given out when all that was held before on the same server is known to be held still. */
-const begun = (
-  { holds: all, watches }: Means,
-  attempt: Attempt,
-  grant: Grant
-): Effect.Effect<Grant, LockBackendError> =>
-  Effect.map(holds.settled(all, attempt), () => {
-    if (attempt.isOver) return grant
-    holds.begin(all, attempt)
-    watches.young.push(attempt)
-    watches.some.openUnsafe()
-    return grant
-  })
-
 const watch = ({ holds: all, inbox, requests: means }: Means, attempt: Attempt): Effect.Effect<void> => {
   attempt.watchedAt = means.connection.timers.now()
   return Effect.ignore(Effect.gen(function*() {
@@ -69,6 +55,24 @@ const watch = ({ holds: all, inbox, requests: means }: Means, attempt: Attempt):
     else if (answer === "gone") holds.lose(all, attempt)
   }))
 }
+
+/** A grant is given out when all that was held before on the same server is known to be held still. */
+const begun = (
+  means: Means,
+  attempt: Attempt,
+  grant: Grant
+): Effect.Effect<Grant, LockBackendError> =>
+  Effect.map(holds.settled(means.holds, attempt), () => {
+    if (attempt.isOver) return grant
+    holds.begin(means.holds, attempt)
+    const { inbox, watches } = means
+    if (attempt.request.lingers === true) inbox.subscription.fork(watch(means, attempt))
+    else {
+      watches.young.push(attempt)
+      watches.some.openUnsafe()
+    }
+    return grant
+  })
 
 /** Messages arrive again: those that joined the line meanwhile could not tell us. */
 const watchAgain = ({ held }: Holds, { old, some }: Watches): void => {

@@ -121,7 +121,7 @@ export const begin = ({ session }: Line, entry: Entry, validity: Validity, zxid:
   entry.isHeld = true
   entry.wasGranted = true
   session.holders.add(entry)
-  session.timers.set(entry.watchTimer, session.timers.now() + turn)
+  session.timers.set(entry.watchTimer, session.timers.now() + (entry.request.lingers === true ? 0 : turn))
   return { ...validity, tokens: tokensOf(entry, zxid, entry.request.spare) }
 }
 
