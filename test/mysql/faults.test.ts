@@ -52,14 +52,14 @@ onBoth((it, flavour) => {
                 }))
             }
             if (wait) yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
-            const section = yield* Effect.forkScoped(Effect.flip(lock.withLock(key, program, { ttl: "2 seconds" })))
+            const section = yield* Effect.forkScoped(Effect.flip(lock.withLock(key, program, { ttl: "4 seconds" })))
             if (wait) {
               yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
               yield* value(bare, `SELECT RELEASE_LOCK('${key}')`)
             }
             yield* until(Effect.map(holderOf(bare, key), (id) => id !== undefined))
             // Long enough to be held by renewals only.
-            yield* Effect.sleep("3 seconds")
+            yield* Effect.sleep("5 seconds")
             const next = newRequest(key)
             const waiting = yield* lineUp(bare, other, next)
             yield* road.blackhole("both")
@@ -71,7 +71,7 @@ onBoth((it, flavour) => {
               "the deadline passed before the key was free"
             )
             const free = yield* Clock.monotonicTimeNanos
-            assert.isAtMost(seconds(free - vanished), 3, "the key was free within the ttl")
+            assert.isAtMost(seconds(free - vanished), 10, "the key was free when the ttl was over")
             const error = yield* Fiber.join(section)
             assert.strictEqual(error._tag, "LockLost")
             assert.isTrue(interrupted)

@@ -167,7 +167,7 @@ onBoth((it, flavour) => {
             lock.withLock(
               freshKey(),
               Effect.andThen(Deferred.succeed(held, undefined), Effect.as(Deferred.await(end), "done")),
-              { ttl: "2 seconds" }
+              { ttl: "4 seconds" }
             )
           )
           yield* Deferred.await(held)
@@ -179,7 +179,7 @@ onBoth((it, flavour) => {
           assert.include(error.message, "Lock wait timeout exceeded")
           assert.isAtMost(took, 10_000, "the ttl, on a busy machine")
           // For longer than the ttl.
-          yield* Effect.sleep("2500 millis")
+          yield* Effect.sleep("5 seconds")
           yield* Deferred.succeed(end, undefined)
           assert.strictEqual(yield* Fiber.join(section), "done", "what is held is renewed meanwhile")
           yield* rows(other, unblock)

@@ -152,7 +152,7 @@ describe("redis cluster", () => {
               tokens.push(fencingToken)
               return Effect.andThen(Deferred.succeed(held, undefined), Deferred.await(over))
             },
-            { ttl: "1500 millis" }
+            { ttl: "4 seconds" }
           ))
           yield* Deferred.await(held)
           const waiting = yield* Effect.forkScoped(other.withLock(key, ({ fencingToken }) =>
@@ -162,7 +162,7 @@ describe("redis cluster", () => {
           yield* until(Effect.promise(async () => (await bare.zcard(`{${key}}:dlock-line`)) === 1))
           yield* move(end(from), end((from + 1) % 3), slot)
           // The hold outlives its ttl where it is now.
-          yield* Effect.sleep("2 seconds")
+          yield* Effect.sleep("5 seconds")
           assert.isUndefined(holding.pollUnsafe(), "the hold is renewed")
           assert.isUndefined(waiting.pollUnsafe(), "the key is held")
           yield* Deferred.succeed(over, undefined)

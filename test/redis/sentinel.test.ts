@@ -44,6 +44,21 @@ const assertLostOrHeld = (fiber: Fiber.Fiber<Exit.Exit<unknown, unknown>>) =>
     assert.instanceOf(error, LockLost, "what is lost is reported as lost")
   })
 
+/** The first of the sentinels. */
+const askSentinel = Effect.fnUntraced(function*(
+  { addrs, masterName }: { readonly addrs: ReadonlyArray<string>, readonly masterName: string }
+) {
+  const [port] = addrs.map((addr) => Number(addr.split(":")[1]))
+  const sentinel = yield* connect(port ?? 0)
+  return {
+    failOver: Effect.promise(() => sentinel.call("SENTINEL", "FAILOVER", masterName)),
+    masterPort: Effect.promise(async () => {
+      const address = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName)
+      return Array.isArray(address) ? Number(address[1]) : 0
+    })
+  }
+})
+
 const failOver = (name: string, harm: (master: Server) => Effect.Effect<void>) =>
   it.live(name, () =>
     Effect.gen(function*() {
@@ -68,18 +83,13 @@ describe("redis with sentinels", () => {
       const { master, options } = yield* setup
       const backend = yield* RedisLock.make(options)
       yield* backend.acquire(newRequest("before"))
-      const [sentinelPort] = options.addrs.map((addr) => Number(addr.split(":")[1]))
-      const sentinel = yield* connect(sentinelPort ?? 0)
-      const masterPort = async () => {
-        const address = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", options.masterName)
-        return Array.isArray(address) ? Number(address[1]) : 0
-      }
-      yield* Effect.promise(() => sentinel.call("SENTINEL", "FAILOVER", options.masterName))
-      yield* until(Effect.promise(async () => (await masterPort()) !== master.port))
+      const { failOver, masterPort } = yield* askSentinel(options)
+      yield* failOver
+      yield* until(Effect.map(masterPort, (port) => port !== master.port))
       yield* Effect.sleep("1 second")
       const request = newRequest("after")
       yield* Effect.retry(backend.acquire(request), { times: 20 })
-      const bare = yield* connect(yield* Effect.promise(masterPort))
+      const bare = yield* connect(yield* masterPort)
       assert.strictEqual(yield* Effect.promise(() => bare.get("after")), request.owner, "the new master has the lock")
     }), 60_000)
 
@@ -145,22 +155,17 @@ describe("redis with sentinels", () => {
         const backend = yield* RedisLock.make(options)
         const requests = Array.from({ length: 150 }, (_, i) => newRequest(`back/${i}`, 20_000))
         yield* Effect.forEach(requests, backend.acquire, { concurrency: "unbounded" })
-        const [sentinelPort] = options.addrs.map((addr) => Number(addr.split(":")[1]))
-        const sentinel = yield* connect(sentinelPort ?? 0)
-        const masterPort = async () => {
-          const address = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", options.masterName)
-          return Array.isArray(address) ? Number(address[1]) : 0
-        }
-        const before = yield* Effect.promise(masterPort)
-        yield* Effect.promise(() => sentinel.call("SENTINEL", "FAILOVER", options.masterName))
+        const { failOver, masterPort } = yield* askSentinel(options)
+        const before = yield* masterPort
+        yield* failOver
         for (const request of requests.slice(0, 100)) {
           yield* Effect.retry(Effect.suspend(() => backend.release(request)), { times: 5 })
           yield* Effect.sleep("15 millis")
         }
-        yield* until(Effect.promise(async () => (await masterPort()) !== before))
+        yield* until(Effect.map(masterPort, (port) => port !== before))
         yield* backend.ping.pipe(Effect.retry({ times: 50, schedule: Schedule.spaced("100 millis") }))
         yield* Effect.sleep("1 second")
-        const bare = yield* connect(yield* Effect.promise(masterPort))
+        const bare = yield* connect(yield* masterPort)
         const left = yield* Effect.promise(() => bare.mget(requests.map(({ key }) => key)))
         assert.deepStrictEqual(left.slice(0, 100).filter((owner) => owner !== null), [], "nothing released is held")
         assert.strictEqual(left.slice(100).filter((owner) => owner !== null).length, 50, "what is held is there")

@@ -225,10 +225,16 @@ export const begin = (hold: Hold, now: number): void => {
   hold.heldBy = undefined
 }
 
+/**
+ * Holds that were taken at any time are renewed in so many groups: in fewer, a group of many holds up the event loop; in
+ * more, there are more messages.
+ */
+const renewalGroups = 128
+
 /** Sets the alarm to what happens next: the renewal, the end, or the end of the time that it is kept. */
 export const schedule = (hold: Hold, now: number): void => {
   const limit = limitOf(hold)
   const kept = hold.tenant === undefined && hold.keptUntil > now ? hold.keptUntil : Number.POSITIVE_INFINITY
-  hold.slack = hold.renewAt < limit && hold.renewAt < kept ? Math.floor(renewEvery(hold) / 32) : 0
+  hold.slack = hold.renewAt < limit && hold.renewAt < kept ? Math.floor(renewEvery(hold) / renewalGroups) : 0
   hold.layer.watchdog.set(hold, Math.min(hold.renewAt, limit, kept))
 }

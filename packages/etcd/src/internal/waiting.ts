@@ -5,7 +5,6 @@ import type { Grant, LockRequest } from "@dlock/core/LockBackend"
 import type { LockBackendError } from "@dlock/core/LockError"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import type { ITxnResponse } from "etcd3"
 import { etcd, isFull } from "./errors.ts"
 import * as holds from "./holds.ts"
@@ -17,7 +16,7 @@ import type { Session } from "./session.ts"
 import * as watches from "./watches.ts"
 
 /** Until a waiter asks a server again that has no space. */
-const pauseWhileFull = Schedule.spaced("500 millis")
+const pauseWhileFull = "500 millis"
 
 const withdrawn = etcd.rejected("acquire", { detail: "this request was withdrawn" })
 
@@ -75,7 +74,11 @@ const enterWhenRoom = (
   backend: Backend,
   place: Place
 ): Effect.Effect<requests.Standing | undefined, LockBackendError> =>
-  Effect.retry(enterOnce(backend, place), { while: isFull, schedule: pauseWhileFull })
+  Effect.catchIf(
+    enterOnce(backend, place),
+    isFull,
+    () => Effect.andThen(Effect.sleep(pauseWhileFull), enterWhenRoom(backend, place))
+  )
 
 /** The watches on a predecessor, as far as they have come. */
 interface Watched {

@@ -117,7 +117,8 @@ const renew = (
   return Effect.tap(renewed, (validity) => {
     if (Option.isNone(validity)) return Effect.sync(() => holds.end(means.holds, attempt))
     // The holder's channel is stored for some ttls only.
-    const isOld = attempt.watchedAt > 0 && connection.timers.now() - attempt.watchedAt > attempt.ttl
+    const age = connection.timers.now() - attempt.watchedAt
+    const isOld = attempt.watchedAt > 0 && age > attempt.ttl * requests.watchedTtls / 2
     return Effect.sync(() => isOld && means.inbox.subscription.fork(watch(means, attempt)))
   })
 }

@@ -215,8 +215,8 @@ export const releaseAgain = (
     read: () => Effect.void
   })
 
-/** For how many ttls the holder's channel is stored. */
-const watchedTtls = 4
+/** For how many ttls the holder's channel is stored; half way it is stored again. */
+export const watchedTtls = 40
 
 /** Lets those that join the line tell us; answers whether another is in line already, or the grant is not ours any more. */
 export const watch = (
