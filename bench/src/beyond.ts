@@ -12,7 +12,7 @@ const perBlock = 50
 const waiters = 64
 const turns = 10
 /** Rounds that are not counted, in which the code of all contenders is compiled. */
-const warmUps = 5
+const warmUps = 15
 
 export interface Free {
   readonly name: string
@@ -53,7 +53,7 @@ const time = (program: Effect.Effect<unknown, unknown, Lock>) =>
 
 const measureFree = Effect.fnUntraced(function*(blocks: number) {
   const samples = free.map((): Array<number> => [])
-  for (let block = -3; block < blocks; block++) {
+  for (let block = -60; block < blocks; block++) {
     for (const i of shuffled(free.map((_, i) => i))) {
       const micros = yield* time(free[i]?.[1] ?? Effect.void)
       if (block >= 0) samples[i]?.push(micros)

@@ -33,14 +33,15 @@ export const measure = async (
   site: Site,
   counter: Counter,
   count: number,
+  settleMillis: number,
   millis: number
 ): Promise<Holding> => {
   const worker = launch()
   try {
     const subject = { backend, name, site }
     const taken = await worker.ask("take", { ...subject, count, ttlMillis })
-    // Until the renewals have found their rhythm.
-    await sleep(ttlMillis / 2)
+    // Until the renewals have found their rhythm, and the code that runs for each of them is compiled.
+    await sleep(settleMillis)
     await counter.take()
     const watched = await worker.ask("watch", { millis })
     const commands = total(await counter.take())

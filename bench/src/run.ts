@@ -54,7 +54,7 @@ const standsACrowd = ({ kind, name }: Entry) =>
   kind === "dlock" || name === "live-mutex" || name === "GET_LOCK on a pool"
 
 const measureUncontended = async ({ backend, counter, entries, options, site }: Run): Promise<Found> => {
-  const effort = options.quick ? { blocks: 10, loads: 3 } : { blocks: 40, loads: 8 }
+  const effort = options.quick ? { warmUp: 100, blocks: 10, loads: 3 } : { warmUp: 3000, blocks: 40, loads: 8 }
   const rows = await uncontended.measure(entries, site, counter, effort)
   const text = report.uncontended(rows)
   if (backend !== "postgres") return { figures: { uncontended: rows }, text }
@@ -67,7 +67,7 @@ const measureUncontended = async ({ backend, counter, entries, options, site }: 
 
 const measureNetwork = async ({ entries, options, site, workers: [proxy] }: Run): Promise<Found> => {
   if (proxy === undefined) throw new Error("no process for the proxy")
-  const effort = options.quick ? { blocks: 5, loads: 2 } : { blocks: 20, loads: 4 }
+  const effort = options.quick ? { warmUp: 100, blocks: 5, loads: 2 } : { warmUp: 3000, blocks: 20, loads: 4 }
   // live-mutex is not reached through the proxy, and how somebody waits is nothing to those who do not wait.
   const some = entries.filter((entry) => entry.name !== "live-mutex" && !isFast(entry))
   const found = await network.measure(some, site, proxy, effort)
@@ -122,8 +122,9 @@ const measureHolding = async ({ backend, counter, entries, options, site }: Run)
       const { hold, close } = await entry.make(site)
       await close()
       if (hold === undefined) continue
+      const [settle, millis] = options.quick ? [5000, 5000] : [30_000, 10_000]
       try {
-        rows.push(await holding.measure(backend, entry, site, counter, count, options.quick ? 5000 : 10_000))
+        rows.push(await holding.measure(backend, entry, site, counter, count, settle, millis))
       } catch (cause) {
         // Some peers cannot take so many at a time.
         if (entry.kind !== "peer") throw cause

@@ -24,6 +24,8 @@ export interface Uncontended {
 }
 
 export interface Effort {
+  /** For how long the code of each is compiled first, in milliseconds. */
+  readonly warmUp: number
   /** Blocks of 50, one after the other. */
   readonly blocks: number
   /** Blocks of 64 at a time. */
@@ -64,7 +66,9 @@ export const measure = async (
     const contender = await entry.make(site)
     const samples: Samples = { all: [], medians: [], rates: [], user: [], system: [], commands: 0, times: 1 }
     const keys = keysOf(`${entry.name}-`, blockSize)
-    // The first hundreds are compiled code in the making.
+    const warmUntil = performance.now() + effort.warmUp
+    do await contender.together(keysOf(`${entry.name}-t`, concurrency), 1)
+    while (performance.now() < warmUntil)
     for (let i = 0; i < 10; i++) await contender.sequence(keys)
     await counter.take()
     await contender.sequence(keys)
