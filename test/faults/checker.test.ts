@@ -413,6 +413,13 @@ const uses = (
     return entry.e === "held" ? { ...entry, permit } : entry
   })
 
+/** One that stood still from the grant to just after its section began, which goes on until then. */
+const beginsLate = (until: number): History =>
+  history([
+    [...uses(lost(1, 0, [2990, 1, until]), 0), stall(10, 3000), bye],
+    ...[0, 1].map((permit) => [...uses(held(1, 5, [2100, 2 + permit, 4000]), permit), bye])
+  ])
+
 describe("permits", () => {
   it("so many at once, and one after the other", () =>
     breaks(history([
@@ -434,6 +441,11 @@ describe("permits", () => {
       [...uses(held(1, 0, [10, 1, 4000]), 1), bye],
       [...uses(held(1, 5, [2100, 2, 2200]), 0), bye]
     ])))
+
+  it("one more is excused that begins as its process goes on", () => {
+    breaks(beginsLate(3010))
+    breaks(beginsLate(3500), "exclusion", "limit")
+  })
 
   it("the same one twice", () =>
     breaks(

@@ -1,8 +1,10 @@
+import { Lock, withLocks, withPermit } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, Fiber } from "effect"
 import {
   assertClean,
   assertError,
+  build,
   elapse,
   ended,
   errorOf,
@@ -169,6 +171,35 @@ describe("the deadline", () => {
       backend.rob("k")
       yield* settle
       assert.isTrue(Exit.hasDies(ended(exit, "lost")), "a defect is not swallowed")
+    }))
+
+  it.effect("is read before the program begins: the process may have stood still since the grant", () =>
+    jumping(function*({ backend, block, lock }) {
+      const began: Array<string> = []
+      const begin = (name: string) => Effect.sync(() => began.push(name))
+      // The second part is granted at once when the process goes on, before any timer rings.
+      const stranger = yield* build(backend, yield* Effect.scope)
+      const over = yield* Deferred.make<void>()
+      for (
+        const [name, taken, wanted] of [
+          ["two keys", stranger.withLock("b", Deferred.await(over)), withLocks(["a", "b"], begin("two keys"), ttl)],
+          [
+            "two permits",
+            stranger.withLock("p#permit-1", Deferred.await(over)),
+            withPermit("p", { limit: 2, permits: 2 }, begin("two permits"), ttl)
+          ]
+        ] as const
+      ) {
+        const other = yield* start(taken)
+        const asking = yield* start(Effect.provideService(Effect.exit(wanted), Lock, lock))
+        yield* elapse(1)
+        yield* block(deadline)
+        yield* Fiber.interrupt(other)
+        yield* elapse(seconds(2))
+        const exit = yield* ended(asking, name)
+        assertError(errorOf(exit, name), { _tag: "LockLost", reason: "expired" }, name)
+      }
+      assert.deepStrictEqual(began, [])
     }))
 
   it.effect("is read once more when the program has ended: a blocked event loop cannot be interrupted", () =>

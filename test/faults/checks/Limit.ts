@@ -18,6 +18,8 @@ export const check = (history: History, promises: Promises, limit: number): Read
   for (const [key, list] of beliefs(history)) {
     const byTime = list.toSorted((a, b) => a.from - b.from)
     for (const [i, newest] of byTime.entries()) {
+      // It stopped between its last look at the clock and the first step of its work.
+      if (stoodStill(newest.attempt, newest.from, newest.to)) continue
       const before = byTime.slice(0, i).filter(({ to }) => to > newest.from)
       const using = [newest, ...before.filter((older) => !isExcused(history, promises, older, newest.from))]
       const inUse = using.reduce((sum, belief) => sum + weightOf(belief), 0)

@@ -14,7 +14,8 @@ type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, 
 
 /** What work runs under: one lease, or several that are held together. */
 export interface Guarding {
-  readonly state: Lease["state"]
+  /** By the clock: the process may have stood still since the grant, and no timer has rung yet. */
+  isHeld(): boolean
   /** Interrupts the fiber when the lease is lost, or has been. */
   addWorker(fiber: Fiber.Fiber<unknown, unknown>): void
   removeWorker(fiber: Fiber.Fiber<unknown, unknown> | undefined): void
@@ -50,7 +51,7 @@ const supervise = <L extends Guarding, A, E, B, E2>(
 ): Effect.Effect<B, E2> => {
   let fiber: Fiber.Fiber<A, E> | undefined
   const work = Effect.callback<Exit.Exit<A, E>>((resume) => {
-    if (lease.state !== "held" || start === undefined) return resume(Effect.succeed(Exit.interrupt()))
+    if (!lease.isHeld() || start === undefined) return resume(Effect.succeed(Exit.interrupt()))
     const child = start()
     fiber = child
     // Effects keep what they were made of: the program is let go of as soon as it runs.
@@ -99,7 +100,7 @@ const whileHeld = <A, E>(lease: Lease, exit: Exit.Exit<A, E>): Exit.Exit<A, E | 
 /** Runs the effect while the lease is held; fails with `LockLost` when it is not, or no longer. */
 export const guard = <A, E, R>(lease: Lease, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | LockLost, R> =>
   Effect.uninterruptibleMask((restore) =>
-    lease.state === "held"
+    lease.isHeld()
       ? run<Lease, A, E, R, A, E | LockLost>(lease, effect, undefined, restore, whileHeld)
       : Effect.fail(lossOf(lease))
   )

@@ -48,6 +48,11 @@ export class Lease implements Tenant {
     return this.plan.minHold > 0 ? this.since + this.plan.minHold : 0
   }
 
+  /** Reads the deadline. */
+  isHeld(): boolean {
+    return this.state === "held" && check(this.hold, this.hold.layer.watchdog.look())
+  }
+
   lose(reason: LossReason, now: number): void {
     if (this.state !== "held") return
     this.state = "lost"
@@ -140,21 +145,13 @@ const takenAtRelease = (lease: Lease): LockLost => {
   return lossOf(lease, "taken")
 }
 
-/** What is known locally: not released, not lost, the deadline not passed, and confirmed since the machine slept. */
-const isHeld = (lease: Lease, now: number): boolean =>
-  lease.state === "held" && check(lease.hold, now) && lease.hold.certain
-
-/** The time to the deadline; zero when it is not held. */
-export const remaining = (lease: Lease): number => {
-  const now = lease.hold.layer.watchdog.look()
-  return isHeld(lease, now) ? limitOf(lease.hold) - now : 0
-}
+/** The time to the deadline; zero when it is not held, or not confirmed since the machine slept. */
+export const remaining = (lease: Lease): number =>
+  lease.isHeld() && lease.hold.certain ? limitOf(lease.hold) - lease.hold.layer.watchdog.now() : 0
 
 export const renew = (lease: Lease): Effect.Effect<void, LockLost | LockBackendError> =>
   Effect.andThen(
-    Effect.suspend(() =>
-      lease.state === "held" && check(lease.hold, lease.hold.layer.watchdog.look()) ? renewNow(lease.hold) : Effect.void
-    ),
+    Effect.suspend(() => lease.isHeld() ? renewNow(lease.hold) : Effect.void),
     Effect.suspend(() => lease.state === "held" ? Effect.void : Effect.fail(lossOf(lease)))
   )
 

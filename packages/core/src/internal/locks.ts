@@ -53,7 +53,7 @@ const held = (together: Together): Effect.Effect<void, LockError> =>
       together.onChange = () => {}
     }
     const answer = (): Effect.Effect<void, LockError> | undefined => {
-      for (; together.state === "held"; count++) {
+      for (; together.firstLost === undefined; count++) {
         const part = together.parts[count]
         if (part === undefined) return Effect.void
         if (part.lease !== undefined) continue
@@ -90,7 +90,7 @@ const takeInOrder = (taking: Taking, until: number): Effect.Effect<void, LockErr
   Effect.gen(function*() {
     const clock = yield* Clock.Clock
     const { keys, together } = taking
-    while (together.parts.length < keys.length && together.state === "held") {
+    while (together.parts.length < keys.length && together.firstLost === undefined) {
       ask(taking, keys[together.parts.length] ?? "", Math.max(until - now(clock), 0))
       yield* held(together)
     }

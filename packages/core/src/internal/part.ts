@@ -126,8 +126,8 @@ export class Together implements Guarding {
     this.ending = ending
   }
 
-  get state(): Guarding["state"] {
-    return this.firstLost === undefined ? "held" : "lost"
+  isHeld(): boolean {
+    return this.firstLost === undefined && this.parts.every(({ section }) => section?.isHeld() !== false)
   }
 
   add(part: Part): Part {
@@ -148,7 +148,7 @@ export class Together implements Guarding {
 
   addWorker(fiber: Fiber.Fiber<unknown, unknown>): void {
     this.worker = fiber
-    if (this.state === "lost") fiber.interruptUnsafe()
+    if (this.firstLost !== undefined) fiber.interruptUnsafe()
   }
 
   removeWorker(): void {
