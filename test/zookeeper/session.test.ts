@@ -1,4 +1,4 @@
-import { Lock, LockBackend, type LockRequest } from "@dlock/core"
+import { type Lease, Lock, LockBackend, type LockRequest } from "@dlock/core"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
 import { Clock, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
@@ -45,16 +45,17 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
           const context = yield* Layer.build(Layer.provide(Lock.layer, Layer.succeed(LockBackend, client)))
           const lock = Context.get(context, Lock)
           const key = freshKey()
-          const begun = yield* Deferred.make<void>()
+          const begun = yield* Deferred.make<Lease>()
           const interrupted = yield* Deferred.make<void>()
-          const section = Deferred.succeed(begun, undefined).pipe(
-            Effect.andThen(Effect.never),
-            Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
-          )
+          const section = (lease: Lease) =>
+            Deferred.succeed(begun, lease).pipe(
+              Effect.andThen(Effect.never),
+              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+            )
           const holder = yield* Effect.forkScoped(Effect.exit(lock.withLock(key, section)))
-          yield* Deferred.await(begun)
+          const lease = yield* Deferred.await(begun)
           const waiting = yield* Effect.forkScoped(
-            Effect.andThen(other.acquire(newRequest(key)), Deferred.isDone(interrupted))
+            Effect.andThen(other.acquire(newRequest(key)), lease.isHeld)
           )
           yield* until(
             Effect.map(Effect.flatMap(ZooKeeper, ({ bare }) => lineOf(bare, key)), (line) => line.length === 2)
@@ -63,9 +64,9 @@ layer(ZooKeeper.layer({}), { excludeTestServices: true, timeout: "1 minute" })("
           yield* road.blackhole()
           yield* limit("the section is interrupted")(Deferred.await(interrupted))
           assert.isUndefined(timeout.pollUnsafe(), "it ends within the session's timeout")
-          assert.isTrue(
+          assert.isFalse(
             yield* limit("the key of a dead holder becomes free")(Fiber.join(waiting)),
-            "the section ends before another owner has the key"
+            "the lease ends before another owner has the key"
           )
           yield* road.pass
           const exit = yield* limit("the section's result is told")(Fiber.join(holder))
