@@ -51,12 +51,12 @@ export const millis = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 export const alarm = (after: Duration.Input) =>
   Effect.forkScoped(Effect.andThen(Effect.sleep(after), Effect.sleep("100 millis")), { startImmediately: true })
 
-/** The shortest of at most ten tries, in milliseconds, or the first that is below the limit: no machine is busy each time. */
-export const shortest = <E, R>(limit: number, attempt: (n: number) => Effect.Effect<number, E, R>) => {
-  const next = (n: number, least: number): Effect.Effect<number, E, R> =>
-    n === 10 || least < limit
-      ? Effect.succeed(least)
-      : Effect.flatMap(attempt(n), (time) => next(n + 1, Math.min(least, time)))
+/** The least of at most ten tries, a time or a count, or the first that is below the limit: no machine is busy each time. */
+export const least = <E, R>(limit: number, attempt: (n: number) => Effect.Effect<number, E, R>) => {
+  const next = (n: number, found: number): Effect.Effect<number, E, R> =>
+    n === 10 || found < limit
+      ? Effect.succeed(found)
+      : Effect.flatMap(attempt(n), (value) => next(n + 1, Math.min(found, value)))
   return next(0, Infinity)
 }
 

@@ -8,7 +8,7 @@ import { Deferred, Effect, Fiber, Option } from "effect"
 import { pgbouncer, postgres } from "../harness/PostgresServer.ts"
 import { available } from "../harness/Program.ts"
 import { proxy } from "../harness/Proxy.ts"
-import { freshKey, millis, newRequest, shortest, until } from "../requests.ts"
+import { freshKey, least, millis, newRequest, until } from "../requests.ts"
 import { at, connect, layerOwn, switchboard, Target } from "./support.ts"
 
 const waits = (backend: Effect.Success<ReturnType<typeof PostgresLock.make>>, key: string, n = 1) =>
@@ -112,7 +112,7 @@ layer(layerOwn, { excludeTestServices: true, timeout: "1 minute" })("postgres", 
         held = next
         return took
       })
-      for (let i = 0; i < 10; i++) assert.isBelow(yield* shortest(400, () => handOver), 400)
+      for (let i = 0; i < 10; i++) assert.isBelow(yield* least(400, () => handOver), 400)
     }))
 
   it.effect("spare tokens are this grant's, lie below the clock, and below those of later grants", () =>

@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import { Cluster, Redis } from "ioredis"
 import type { Server } from "../harness/Server.ts"
 
-export { millis, newRequest, persist, shortest, until } from "../requests.ts"
+export { least, millis, newRequest, persist, until } from "../requests.ts"
 
 /** A driver that closes with the scope. */
 export const closing = <D extends Redis | Cluster>(open: () => D) =>

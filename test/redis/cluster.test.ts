@@ -8,7 +8,7 @@ import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option } from "ef
 import type { Redis } from "ioredis"
 import { available } from "../harness/Program.ts"
 import { redis, redisCluster } from "../harness/RedisServer.ts"
-import { connect, connectCluster, millis, newRequest, persist, shortest, until } from "./client.ts"
+import { connect, connectCluster, least, millis, newRequest, persist, until } from "./client.ts"
 
 const awkward = ["plain", "{tag}rest", "a{b", "a}b", "{}x", "}{", "{{x}}", "}", "ä{ö}ü", "x".repeat(500)]
 
@@ -108,7 +108,7 @@ describe("redis cluster", () => {
         return time
       })
       for (const n of [0, 1, 2, 3, 4, 5]) {
-        assert.isBelow(yield* shortest(150, () => wake(n)), 150, "a message came; a look would have been later")
+        assert.isBelow(yield* least(150, () => wake(n)), 150, "a message came; a look would have been later")
       }
     }))
 
