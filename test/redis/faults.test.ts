@@ -14,7 +14,9 @@ import { relay } from "./relay.ts"
 const lockOn = (addr: string) => Effect.map(Layer.build(RedisLock.layer({ addrs: [addr] })), Context.get(Lock))
 
 /** Forgets everything and comes back. */
-const restartEmpty = (server: Server) => server.kill.pipe(Effect.andThen(server.wipe), Effect.andThen(server.start))
+/** A section in which that happens is interrupted as soon as the new server answers, which is before it is known to be ready. */
+const restartEmpty = (server: Server) =>
+  Effect.uninterruptible(server.kill.pipe(Effect.andThen(server.wipe), Effect.andThen(server.start)))
 
 const lossOf = (exit: Exit.Exit<unknown, unknown>): LockLost | undefined => {
   const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
