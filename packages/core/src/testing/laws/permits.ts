@@ -118,6 +118,18 @@ export const permits: ReadonlyArray<Definition> = [
       yield* Effect.forkScoped(ask(first, "writer", limit), { startImmediately: true })
       const isTaken = Effect.map(areFree(second, k, 1), (isFree) => !isFree)
       yield* until(isTaken, patience, "the head of the line takes the permits that are free")
+      // A lone caller tries permits before its place is granted, and the place of another may be granted first.
+      const isFirst = Effect.suspend(() => {
+        const probe = newRequest(`${k}#permits`)
+        return Effect.flatMap(
+          b.tryAcquire(probe),
+          Option.match({
+            onNone: () => Effect.succeed(true),
+            onSome: () => Effect.as(b.release(probe), false)
+          })
+        )
+      })
+      yield* until(isFirst, patience, "a caller has a place in line")
       yield* lineUpFor(second, "reader", 1)
       yield* lineUpFor(third, "second writer", limit)
       assert.deepStrictEqual(order, [], "a later caller that wants less does not go first")
