@@ -39,7 +39,10 @@ const numberAfter = (words: string) => (text: string): number =>
 
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((all, n) => all + n, 0)
 
-/** A lock's fencing token stays for an hour and a void mark for seconds; only the token that all locks have has no end. */
+/**
+ * A lock's fencing token stays for an hour, a void mark for seconds, and the channel of a holder that died for forty ttls;
+ * only the token that all locks have has no end.
+ */
 export const redis = (servers: ReadonlyArray<Server>): Look => () =>
   said(Effect.map(
     Effect.forEach(servers, (server) =>
@@ -47,7 +50,7 @@ export const redis = (servers: ReadonlyArray<Server>): Look => () =>
         const left: Array<string> = []
         for (const key of await redis.keys("*")) {
           if (/^(\{\d+\})?:dlock-fence$/.test(key)) continue
-          const mayStay = /:dlock-(fence$|void)/.test(key)
+          const mayStay = /:dlock-(fence$|void|holder$)/.test(key)
           if (!mayStay || await redis.pttl(key) === -1) left.push(key)
         }
         const clients = String(await redis.client("LIST")).split("\n").filter((line) =>
