@@ -132,7 +132,7 @@ for (const flavour of flavours) {
             yield* board.to(b)
             yield* use(backend, key)
             assert.deepStrictEqual(held.losses, ["session"], purpose)
-            assert.strictEqual(yield* value(onA, `SELECT IS_FREE_LOCK('${held.key}')`), 1)
+            yield* until(Effect.map(value(onA, `SELECT IS_FREE_LOCK('${held.key}')`), (free) => free === 1))
             assert.strictEqual(yield* value(onB, `SELECT IS_FREE_LOCK('${key}')`), 0)
             yield* value(onA, `SELECT RELEASE_LOCK('${key}')`)
           }
