@@ -1,5 +1,5 @@
 /**
- * What operators and core ask besides the lock itself: inspect, revoke, ping, new tokens, and who waits.
+ * What operators and core ask besides the lock itself: inspect, revoke, ping, new tokens, and waiters.
  */
 import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
@@ -155,7 +155,7 @@ layer(Etcd.layer(), { excludeTestServices: true, concurrent: true })("etcd, oper
       yield* b.release(third)
     }))
 
-  it.effect("a renewal for tokens tells who waits, within the first moment of a hold", () =>
+  it.effect("a renewal for tokens tells of waiters, within the first moment of a hold", () =>
     Effect.gen(function*() {
       const { a, b, bare } = yield* two
       const key = freshKey()

@@ -1,5 +1,5 @@
 /**
- * The program `dlock`: run a command under a distributed lock, see who holds a key and who waits for it, take a hold away.
+ * The program `dlock`: run a command under a distributed lock, see the holder of a key and its waiters, take a hold away.
  *
  * @since 0.1.0
  */
@@ -150,7 +150,7 @@ const inspect = Command.make("inspect", {
     lock.inspect(options.key).pipe(
       Effect.mapError((error) => ofLockError(error, chosen)),
       Effect.flatMap((inspection) => Console.log(options.json ? json(inspection) : table(inspection)))
-    ))).pipe(Command.withDescription("Show who holds the key and who waits for it"))
+    ))).pipe(Command.withDescription("Show the holder of the key and its waiters"))
 
 const revoke = Command.make("revoke", {
   ...shared,

@@ -16,7 +16,7 @@ import type { LockBackendError, LockLost } from "./LockError.ts"
 export interface Lease {
   /** What is locked. */
   readonly key: string
-  /** Who holds it: the label and a UUID. Leases that the process passes on from one to the next have the same owner. */
+  /** The owner: the label and a UUID. Leases that the process passes on from one to the next have the same owner. */
   readonly owner: string
   /** The name of the backend that stores it. */
   readonly backend: string

@@ -158,7 +158,7 @@ export class Lock extends Context.Service<Lock, {
     E | LockLost | LockBackendError | InvalidLockRequest,
     Exclude<R, Scope.Scope>
   >
-  /** Who holds the key and who waits for it, as the server tells it. Reads only. */
+  /** The holder of the key and its waiters, as the server tells them. Reads only. */
   readonly inspect: (key: string) => Effect.Effect<Inspection, LockBackendError | InvalidLockRequest>
   /** Ends the hold of exactly this owner; `false`: it does not hold the key. `Unsupported` where it cannot be exact. */
   readonly revoke: (key: string, owner: string) => Effect.Effect<boolean, LockBackendError | InvalidLockRequest>

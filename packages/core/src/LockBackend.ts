@@ -122,7 +122,7 @@ export interface Renewal {
 export type Released = "released" | "gone" | "unknown"
 
 /**
- * Who holds a key and who waits for it, as the server tells it. What a server cannot tell is absent.
+ * The holder of a key and its waiters, as the server tells them. What a server cannot tell is absent.
  *
  * @category models
  * @since 0.1.0
@@ -202,7 +202,7 @@ export class LockBackend extends Context.Service<LockBackend, {
   readonly renew: (request: LockRequest, renewal: Renewal) => Effect.Effect<Option.Option<Validity>, LockBackendError>
   /** Gives back what the request holds, and leaves the line. */
   readonly release: (request: LockRequest) => Effect.Effect<Released, LockBackendError>
-  /** Who holds the key, and who waits for it. Reads only, in at most two round trips. */
+  /** The holder of the key and its waiters. Reads only, in at most two round trips. */
   readonly inspect: (key: string) => Effect.Effect<Inspection, LockBackendError>
   /**
    * Ends the hold of exactly this owner; `false`: it does not hold the key. The holder learns of it as of any loss

@@ -235,7 +235,7 @@ describe("linger", () => {
       assertClean(backend)
     }))
 
-  it.effect("is a turn at most where the backend does not tell who waits", () =>
+  it.effect("is a turn at most where the backend does not tell of waiters", () =>
     scenario(function*({ backend }) {
       const lock = yield* build({ ...backend, tellsWanted: false }, yield* Effect.scope)
       yield* section(lock, [], linger)

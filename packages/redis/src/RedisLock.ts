@@ -1,7 +1,7 @@
 /**
  * Locks on Redis 5 or newer, and on what speaks its protocol (Valkey), as one server, a Cluster, or a master that
- * sentinels watch: one plain key per lock, as in the Redis manual's recipe, with a line of those who wait, fencing
- * tokens, and hand-over from one owner straight to the next.
+ * sentinels watch: one plain key per lock, as in the Redis manual's recipe, with a line of waiters, fencing tokens,
+ * and hand-over from one owner straight to the next.
  *
  * @since 0.1.0
  */

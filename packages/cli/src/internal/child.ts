@@ -102,8 +102,8 @@ const openGate = (child: ChildProcess): void => {
 }
 
 /**
- * Starts the command when its process is known to who watches over it: however early this program dies, nothing runs on. Signals that this program gets go through
- * to it until the scope closes.
+ * Starts the command when the watcher knows its process: however early this program dies, nothing runs on. Signals that
+ * this program gets are passed on to the command until the scope closes.
  */
 export const start = (
   command: string,

@@ -41,7 +41,7 @@ export interface RequestOptions extends Lock.Options {
 export interface PromiseLease {
   /** What is locked. */
   readonly key: string
-  /** Who holds it: the label and a UUID. */
+  /** The owner: the label and a UUID. */
   readonly owner: string
   /** The name of the backend that stores it. */
   readonly backend: string

@@ -16,7 +16,7 @@ export interface Login {
   readonly token: () => string | undefined
   /** Whether a login is on its way, which is no reason to give its connection up. */
   readonly isRunning: () => boolean
-  /** Logs in, unless that happened since this token was sent. Those who ask at the same time share one login. */
+  /** Logs in, unless that happened since this token was sent. Callers that ask at the same time share one login. */
   readonly renew: (used: string | undefined) => Effect.Effect<void, Failure>
 }
 

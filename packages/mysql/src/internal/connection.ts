@@ -258,8 +258,8 @@ export class Connection {
   }
 
   /**
-   * Sends in a moment. A release and the next request come in the same moment, and so do the requests of those who have
-   * just got their answers: they go out together.
+   * Sends in a moment. A release and the next request come in the same moment, and so do the requests of callers that
+   * have just got their answers: they go out together.
    */
   private flushSoon(): void {
     if (!this.pumping) {

@@ -68,7 +68,7 @@ const sequenceOf = (name: string): number | undefined => {
   return /^-?\d+$/.test(digits) ? Number(digits) : undefined
 }
 
-/** The nodes of those who hold the key or stand in line for it. */
+/** The nodes of the holder and of the waiters. */
 export const contenders = (names: ReadonlyArray<string>): ReadonlyArray<string> =>
   names.filter((name) => sequenceOf(name) !== undefined)
 

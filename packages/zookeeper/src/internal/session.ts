@@ -72,7 +72,7 @@ export class Session {
   private suspendedAt = Number.NEGATIVE_INFINITY
   /** How long a connection may be in the making; half as long again with each that is not made. */
   private patience: number
-  /** Those who wait for the next heartbeat. */
+  /** What waits for the next heartbeat. */
   private confirming: Array<Answered> = []
   private readonly beat = Timers.timer(() => {
     if (this.client.isConnected) this.heartbeat()

@@ -72,7 +72,7 @@ const contendersOf = (
 /** A write that has no effect: the leader has to agree to it, and reads behind it tell what is. */
 export const barrier = ({ settings }: Session) => remove(settings.nowhere)
 
-/** The names of those who hold the key and wait for it. A server may tell what was: `isCurrent` asks for what is. */
+/** The names of the holder and the waiters. A server may tell what was: `isCurrent` asks for what is. */
 export const namesInLine = (
   session: Session,
   operation: string,
@@ -84,7 +84,7 @@ export const namesInLine = (
   return Effect.map(Effect.flatMap(asked, (replies) => namesIn(operation, replies.at(-1))), names.contenders)
 }
 
-/** Those who hold the key and wait for it, in order. */
+/** The holder and the waiters, in order. */
 export const contendersInLine = (
   session: Session,
   operation: string,

@@ -14,7 +14,7 @@ const nothing: Inspects = { owner: false, token: false, remaining: false, waitin
 const isFree = ({ holder, waiting }: Inspection): boolean =>
   Option.isNone(holder) && (waiting === 0 || (typeof waiting !== "number" && waiting.length === 0))
 
-/** Who stands in line, as the backend tells it, is exactly these. */
+/** The line, as the backend tells it, is exactly these owners. */
 const tellsWaiting = (
   told: Inspection["waiting"],
   owners: ReadonlyArray<string>,
