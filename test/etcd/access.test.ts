@@ -3,13 +3,12 @@
  */
 import { type LockBackend, withLock } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Deferred, Effect, Fiber, Layer, Option, Redacted } from "effect"
 import type { Etcd3 } from "etcd3"
-import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
+import { authority } from "../harness/Certificates.ts"
 import { etcd } from "../harness/EtcdServer.ts"
 import { reserve } from "../harness/Port.ts"
 import { freshKey, millis, newRequest } from "../requests.ts"
@@ -37,50 +36,28 @@ const guarded = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
   return server
 })
 
+/** A login alone takes seconds on a busy machine. */
+const patient = { commandTimeout: "20 seconds", dialTimeout: "20 seconds" } as const
+
 const asApp = (endpoint: string) => ({
+  ...patient,
   endpoints: [endpoint],
   username: "app",
   password: Redacted.make(secret),
   prefix: "locks"
 })
 
-/** An authority, and certificates for a server known by its address, a server known by its name, and a client. */
-const certificates = Effect.gen(function*() {
-  const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "dlock-tls-"))),
-    (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
-  )
-  const openssl = (command: string) =>
-    Effect.sync(() => execFileSync("openssl", command.split(" "), { cwd: folder, stdio: "pipe" }))
-  yield* openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt")
-  for (
-    const [name, subject] of [["server", "IP:127.0.0.1"], ["named", "DNS:etcd.example"], ["app", "DNS:app"]] as const
-  ) {
-    Fs.writeFileSync(`${folder}/ext`, `subjectAltName=${subject}`)
-    yield* openssl(`req -newkey rsa:2048 -nodes -subj /CN=${name} -keyout ${name}.key -out ${name}.csr`)
-    const signed = `-CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out ${name}.crt`
-    yield* openssl(`x509 -req -in ${name}.csr ${signed}`)
-  }
-  yield* openssl("pkcs8 -topk8 -in app.key -passout pass:open-sesame -out app.locked.key")
-  const path = (name: string) => Path.join(folder, name)
-  return { path, pem: (name: string) => Fs.readFileSync(path(name), "utf8") }
-})
-
 /** A server that wants a certificate of each client, and takes its common name for the user. */
-const mutual = Effect.fnUntraced(function*(certificate: "server" | "named") {
-  const files = yield* certificates
+const mutual = Effect.fnUntraced(function*(alternative: string) {
+  const { ca, encrypt, sign } = yield* authority
+  const own = yield* sign("server", true, alternative)
   const secure = `127.0.0.1:${yield* reserve}`
   const server = yield* etcd({
     listen: [`https://${secure}`],
-    args: [
-      `--cert-file=${files.path(`${certificate}.crt`)}`,
-      `--key-file=${files.path(`${certificate}.key`)}`,
-      `--trusted-ca-file=${files.path("ca.crt")}`,
-      "--client-cert-auth"
-    ]
+    args: [`--cert-file=${own.cert}`, `--key-file=${own.key}`, `--trusted-ca-file=${ca}`, "--client-cert-auth"]
   })
-  return { files, server, secure }
-})
+  return { ca, encrypt, sign, server, secure, app: yield* sign("app", false) }
+}, Effect.provide(NodeServices.layer))
 
 describe.concurrent("etcd access", () => {
   it.live("a user with a role: locks, waits, renews, loses and releases", () =>
@@ -140,7 +117,7 @@ describe.concurrent("etcd access", () => {
       const road = yield* roadTo(server.addr)
       yield* road.blackhole()
       const [exit, took] = yield* millis(
-        Effect.exit(Effect.scoped(EtcdLock.make({ endpoints: [road.addr], dialTimeout: "1 second" })))
+        Effect.exit(Effect.scoped(EtcdLock.make({ endpoints: [road.addr], dialTimeout: "200 millis" })))
       )
       const error = yield* Effect.flip(exit)
       assert.include(["Timeout", "Unreachable"], error.reason)
@@ -149,7 +126,7 @@ describe.concurrent("etcd access", () => {
 
   it.live("mutual TLS: the common name is the user; by code, by configuration, with a passphrase, without a certificate", () =>
     Effect.gen(function*() {
-      const { files: { path, pem }, secure, server } = yield* mutual("server")
+      const { app, ca, encrypt, secure, server } = yield* mutual("IP:127.0.0.1")
       yield* guard(yield* connect([server.addr]))
       const works = Effect.fnUntraced(function*(backend: LockBackend["Service"]) {
         const [holder, waiter] = [newRequest(freshKey()), newRequest("")]
@@ -162,23 +139,19 @@ describe.concurrent("etcd access", () => {
         yield* Fiber.join(waiting)
         assert.strictEqual(yield* backend.release(next), "released")
       })
-      const ca = pem("ca.crt")
+      const locked = yield* encrypt(app, "open-sesame")
+      const pem = (path: string) => Fs.readFileSync(path, "utf8")
       const tls: ReadonlyArray<EtcdLock.Options["tls"]> = [
-        { ca, cert: pem("app.crt"), key: pem("app.key") },
-        {
-          ca,
-          cert: path("app.crt"),
-          key: Redacted.make(pem("app.locked.key")),
-          passphrase: Redacted.make("open-sesame")
-        }
+        { ca: pem(ca), cert: pem(app.cert), key: pem(app.key) },
+        { ca, cert: app.cert, key: Redacted.make(pem(locked)), passphrase: Redacted.make("open-sesame") }
       ]
-      for (const each of tls) yield* works(yield* EtcdLock.make({ endpoints: secure, tls: each, prefix: "locks" }))
+      for (const each of tls) yield* works(yield* EtcdLock.make({ ...patient, endpoints: secure, tls: each, prefix: "locks" }))
       const environment = ConfigProvider.layer(ConfigProvider.fromEnvRecord({
         DLOCK_ETCD_ENDPOINTS: secure,
         DLOCK_ETCD_TLS: "true",
-        DLOCK_ETCD_TLS_CA: path("ca.crt"),
-        DLOCK_ETCD_TLS_CERT: path("app.crt"),
-        DLOCK_ETCD_TLS_KEY: path("app.locked.key"),
+        DLOCK_ETCD_TLS_CA: ca,
+        DLOCK_ETCD_TLS_CERT: app.cert,
+        DLOCK_ETCD_TLS_KEY: locked,
         DLOCK_ETCD_TLS_PASSPHRASE: "open-sesame",
         DLOCK_ETCD_PREFIX: "locks"
       }))
@@ -192,8 +165,8 @@ describe.concurrent("etcd access", () => {
 
   it.live("a server name for an endpoint that is given by its address; rotated certificates are read at each connect", () =>
     Effect.gen(function*() {
-      const { files: { path, pem }, secure, server } = yield* mutual("named")
-      const tls = { ca: pem("ca.crt"), cert: path("app.crt"), key: path("app.key") }
+      const { app, ca, secure, server, sign } = yield* mutual("DNS:etcd.example")
+      const tls = { ca, ...app }
       const error = yield* Effect.flip(
         Effect.scoped(EtcdLock.make({ endpoints: secure, tls, dialTimeout: "1 second" }))
       )
@@ -202,12 +175,14 @@ describe.concurrent("etcd access", () => {
       const held = newRequest(freshKey())
       yield* backend.tryAcquire(held)
       // Half of a rotation, as the next connection meets it: then the rest.
-      Fs.writeFileSync(path("app.crt"), "nonsense")
+      const next = yield* sign("next", false)
+      Fs.writeFileSync(app.cert, "nonsense")
       yield* server.kill
       const halfway = yield* Effect.flip(backend.renew(held, { fresh: true }))
       assert.match(halfway.message, /cert/)
       yield* server.start
-      for (const name of ["crt", "key"]) Fs.copyFileSync(path(`server.${name}`), path(`app.${name}`))
+      Fs.copyFileSync(next.cert, app.cert)
+      Fs.copyFileSync(next.key, app.key)
       assert.isTrue(Option.isSome(yield* Effect.retry(backend.renew(held, { fresh: true }), { times: 5 })))
       assert.notStrictEqual(yield* backend.release(held), "gone")
     }))

@@ -6,10 +6,10 @@ import { EtcdLock } from "@dlock/etcd"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Logger, Option, Redacted } from "effect"
 import type { Etcd3 } from "etcd3"
-import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { openssl } from "../harness/Certificates.ts"
 import { etcd, etcdDivided, type Options } from "../harness/EtcdServer.ts"
 import { reserve } from "../harness/Port.ts"
 import * as Program from "../harness/Program.ts"
@@ -141,8 +141,8 @@ describe("etcd faults", () => {
       () =>
         Effect.gen(function*() {
           const path = yield* folder
-          execFileSync("openssl", ["genrsa", "-out", `${path}/key`, "2048"], { stdio: "pipe" })
-          execFileSync("openssl", ["rsa", "-in", `${path}/key`, "-pubout", "-out", `${path}/pub`], { stdio: "pipe" })
+          yield* openssl("genrsa", "-out", `${path}/key`, "2048")
+          yield* openssl("rsa", "-in", `${path}/key`, "-pubout", "-out", `${path}/pub`)
           const jwt = `--auth-token=jwt,pub-key=${path}/pub,priv-key=${path}/key,sign-method=RS256,ttl=2s`
           const server = yield* guarded({ version, args: [jwt] })
           const driver = yield* connect([server.addr], { username: "app", password })

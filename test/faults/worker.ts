@@ -2,10 +2,9 @@
  * A worker: a process that takes locks as any program does, writes down what it does, and now and then blocks, stops or
  * kills itself as it is told.
  */
-import { Leader, type Lease, Lock, type LockError, withPermit } from "@dlock/core"
+import { Leader, type Lease, Lock, LockLost, LockUnavailable, withPermit } from "@dlock/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Cause, Effect, Exit, Layer, Logger, Option, Schedule } from "effect"
-import type { SqlError } from "effect/sql/SqlError"
 import * as Fs from "node:fs"
 import { layer } from "./connect.ts"
 import type { Entry, Result, Role } from "./History.ts"
@@ -145,22 +144,13 @@ const permitSection = (a: number, work: number, { fencingToken, owner, permit }:
 // Attempts
 // ---------------------------------------------------------------------------------------------------------------------
 
-const resultOf = (exit: Exit.Exit<Option.Option<void>, LockError | SqlError>): { result: Result, detail?: string } => {
-  if (Exit.isSuccess(exit)) return { result: Option.isNone(exit.value) ? "interrupted" : "released" }
+const resultOf = (exit: Exit.Exit<unknown, unknown>): { result: Result, detail?: string } => {
+  if (Exit.isSuccess(exit)) return { result: "released" }
   if (Cause.hasInterruptsOnly(exit.cause)) return { result: "interrupted" }
-  const error = Cause.findErrorOption(exit.cause)
-  if (Option.isNone(error)) return { result: "error", detail: Cause.pretty(exit.cause) }
-  switch (error.value._tag) {
-    case "LockLost":
-      return { result: "lost", detail: error.value.reason }
-    case "LockUnavailable":
-      return { result: "timeout", detail: error.value.reason }
-    case "LockBackendError":
-      return { result: "error", detail: error.value.message }
-    case "SqlError":
-    case "InvalidLockRequest":
-      return { result: "error", detail: error.value.message }
-  }
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  if (error instanceof LockLost) return { result: "lost", detail: error.reason }
+  if (error instanceof LockUnavailable) return { result: "timeout", detail: error.reason }
+  return { result: "error", detail: error instanceof Error ? error.message : Cause.pretty(exit.cause) }
 }
 
 let attempts = 0
@@ -173,18 +163,20 @@ const begin = (key: string, layer: number, role?: Role, permits?: number): numbe
   return a
 }
 
-/** Asks, now and then not for long, and writes down what came of the attempt, which is the one that is current then. */
-const conclude = Effect.fnUntraced(function*(held: Effect.Effect<void, LockError | SqlError>, current: () => number) {
+/** Writes down what came of the attempt. */
+const concluded = <A, E, R>(a: number, held: Effect.Effect<A, E, R>) =>
+  Effect.onExit(held, (exit) =>
+    Effect.sync(() => {
+      waiting.delete(a)
+      write({ e: "ended", t: now(), a, ...resultOf(exit) })
+    }))
+
+/** Now and then not for long. */
+const ask = Effect.fnUntraced(function*<E, R>(held: Effect.Effect<void, E, R>) {
   const patience = random.chance(0.08) ? random.between(1, 300) : undefined
-  const some = Effect.asSome(held)
-  const exit = yield* Effect.exit(
-    patience === undefined ? some : Effect.raceFirst(some, Effect.as(Effect.sleep(patience), Option.none<void>()))
-  )
-  waiting.delete(current())
-  const outcome = resultOf(exit)
-  write({ e: "ended", t: now(), a: current(), ...outcome })
+  const exit = yield* Effect.exit(patience === undefined ? held : Effect.raceFirst(held, Effect.sleep(patience)))
   // An error is told at once, and would else be asked for again as fast as the machine can.
-  if (outcome.result === "error") yield* Effect.sleep(random.between(20, 120))
+  if (resultOf(exit).result === "error") yield* Effect.sleep(random.between(20, 120))
 })
 
 const timeout = () => random.chance(0.08) ? random.between(20, 400) : undefined
@@ -192,7 +184,7 @@ const timeout = () => random.chance(0.08) ? random.between(20, 400) : undefined
 const attempt = (lock: Lock["Service"], layer: number, key: string, work: number) =>
   Effect.suspend(() => {
     const a = begin(key, layer)
-    return conclude(lock.withLock(key, section(a, work), { ttl: spec.ttl, timeout: timeout() }), () => a)
+    return ask(concluded(a, lock.withLock(key, section(a, work), { ttl: spec.ttl, timeout: timeout() })))
   })
 
 /** Mostly one permit, now and then several or all. */
@@ -202,21 +194,21 @@ const usePermits = (lock: Lock["Service"], layer: number, work: number) =>
     const permits = random.chance(0.7) ? 1 : random.between(1, limit)
     const a = begin(permitsKey, layer, "permits", permits)
     const used = withPermit(permitsKey, { limit, permits }, section(a, work), { ttl, timeout: timeout() })
-    return conclude(Effect.provideService(used, Lock, lock), () => a)
+    return ask(concluded(a, Effect.provideService(used, Lock, lock)))
   })
 
-/** An election; each term is an attempt of its own. A leader is not told of a loss, but is interrupted. */
+/** An election; each term is an attempt of its own. */
 const lead = (lock: Lock["Service"], layer: number, work: number) =>
   Effect.suspend(() => {
     const { leaderKey, ttl } = spec
-    let a = begin(leaderKey, layer, "leader")
-    const term = (lease: Lease) =>
-      Effect.onInterrupt(Effect.suspend(() => section(a, work)(lease)), () =>
-        Effect.sync(() => {
-          write({ e: "ended", t: now(), a, result: "lost" })
-          a = begin(leaderKey, layer, "leader")
-        }))
-    return conclude(Effect.provideService(Leader.run(leaderKey, term, { ttl }), Lock, lock), () => a)
+    let a = 0
+    const withLock: typeof lock.withLock = (key, program, options) =>
+      Effect.suspend(() => {
+        a = begin(key, layer, "leader")
+        return concluded(a, lock.withLock(key, program, options))
+      })
+    const term = (lease: Lease) => section(a, work)(lease)
+    return ask(Effect.provideService(Leader.run(leaderKey, term, { ttl }), Lock, { ...lock, withLock }))
   })
 
 /** Half of the sections are short, so that a hold passes from one to the next within a turn. */

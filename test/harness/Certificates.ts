@@ -2,7 +2,8 @@
  * Certificates that the test makes, by OpenSSL: an authority, and what it signs.
  */
 import { Effect, FileSystem, Path } from "effect"
-import { execFileSync } from "node:child_process"
+import { execFile } from "node:child_process"
+import { promisify } from "node:util"
 
 /** Paths of PEM files. */
 export interface Signed {
@@ -10,8 +11,9 @@ export interface Signed {
   readonly key: string
 }
 
-const openssl = (...args: ReadonlyArray<string>) =>
-  Effect.sync(() => execFileSync("openssl", args, { stdio: ["ignore", "pipe", "pipe"] }))
+/** Does not block: other tests of the process go on meanwhile, with their time limits. */
+export const openssl = (...args: ReadonlyArray<string>): Effect.Effect<void> =>
+  Effect.asVoid(Effect.promise(() => promisify(execFile)("openssl", args)))
 
 /** An authority in a folder of its own, which the scope removes. */
 export const authority = Effect.gen(function*() {
@@ -33,8 +35,8 @@ export const authority = Effect.gen(function*() {
     "-subj",
     "/CN=dlock test authority"
   )
-  /** Signs a certificate for this name, and for the addresses of this machine if it is a server's. */
-  const sign = Effect.fnUntraced(function*(name: string, server: boolean) {
+  /** Signs a certificate for this name; a server's is for its alternative names too. */
+  const sign = Effect.fnUntraced(function*(name: string, server: boolean, alternative = `DNS:${name},IP:127.0.0.1`) {
     const signed: Signed = { cert: file(`${name}.pem`), key: file(`${name}.key`) }
     const request = file(`${name}.csr`)
     const extensions = file(`${name}.ext`)
@@ -42,7 +44,7 @@ export const authority = Effect.gen(function*() {
     yield* fs.writeFileString(
       extensions,
       server
-        ? `subjectAltName=DNS:${name},IP:127.0.0.1\nextendedKeyUsage=serverAuth`
+        ? `subjectAltName=${alternative}\nextendedKeyUsage=serverAuth`
         : "extendedKeyUsage=clientAuth"
     )
     yield* openssl(

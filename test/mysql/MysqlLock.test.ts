@@ -126,17 +126,19 @@ onBoth((it, flavour) => {
         const requests = Array.from({ length: 10_000 }, () => newRequest(freshKey()))
         const grants = yield* Effect.forEach(requests, backend.tryAcquire, { concurrency: "unbounded" })
         assert.isTrue(grants.every(Option.isSome))
-        assert.strictEqual(yield* sessionsOf(bare), before, "no connection but the first")
+        assert.isAtMost(yield* sessionsOf(bare), before, "no connection but the first")
         const asked = yield* questions(bare)
-        for (let step = 0; step < 60; step++) {
-          yield* Effect.sleep("100 millis")
-          const due = requests.filter((_, i) => i % 100 === step)
-          const renewed = yield* Effect.forEach(due, (request) => backend.renew(request, {}))
-          assert.isTrue(renewed.every(Option.isSome))
-        }
+        const [, took] = yield* millis(Effect.gen(function*() {
+          for (let step = 0; step < 60; step++) {
+            yield* Effect.sleep("100 millis")
+            const due = requests.filter((_, i) => i % 100 === step)
+            const renewed = yield* Effect.forEach(due, (request) => backend.renew(request, {}))
+            assert.isTrue(renewed.every(Option.isSome))
+          }
+        }))
         // One of them is the question itself.
         const cost = (yield* questions(bare)) - asked - 1
-        assert.isAtMost(cost, 6, "at most one per second")
+        assert.isAtMost(cost, took / 1000, "at most one per second")
         assert.isAtLeast(cost, 1, "the session is kept alive")
         const released = yield* Effect.forEach(requests, backend.release, { concurrency: "unbounded" })
         assert.isTrue(released.every((answer) => answer === "released"))
@@ -191,7 +193,8 @@ onBoth((it, flavour) => {
           )
           assert.isAtMost(took, 5000, "long before the wait is over")
         }
-        assert.isAtMost(yield* sessionsOf(bare), 1 + 2, "ours to look, one shared, and one for waits")
+        // Ours to look, one shared, and one for waits.
+        yield* until(Effect.map(sessionsOf(bare), (n) => n <= 1 + 2))
         assert.strictEqual(yield* backend.release(holder), "released")
       }))
 
