@@ -47,6 +47,8 @@ const asApp = (endpoint: string) => ({
   prefix: "locks"
 })
 
+const pem = (path: string) => Fs.readFileSync(path, "utf8")
+
 /** A server that wants a certificate of each client, and takes its common name for the user. */
 const mutual = Effect.fnUntraced(function*(alternative: string) {
   const { ca, encrypt, sign } = yield* authority
@@ -140,12 +142,13 @@ describe.concurrent("etcd access", () => {
         assert.strictEqual(yield* backend.release(next), "released")
       })
       const locked = yield* encrypt(app, "open-sesame")
-      const pem = (path: string) => Fs.readFileSync(path, "utf8")
       const tls: ReadonlyArray<EtcdLock.Options["tls"]> = [
         { ca: pem(ca), cert: pem(app.cert), key: pem(app.key) },
         { ca, cert: app.cert, key: Redacted.make(pem(locked)), passphrase: Redacted.make("open-sesame") }
       ]
-      for (const each of tls) yield* works(yield* EtcdLock.make({ ...patient, endpoints: secure, tls: each, prefix: "locks" }))
+      for (const each of tls) {
+        yield* works(yield* EtcdLock.make({ ...patient, endpoints: secure, tls: each, prefix: "locks" }))
+      }
       const environment = ConfigProvider.layer(ConfigProvider.fromEnvRecord({
         DLOCK_ETCD_ENDPOINTS: secure,
         DLOCK_ETCD_TLS: "true",
