@@ -5,7 +5,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { publishedPackages } from "./scripts/workspace.ts"
 
 /** Most of a run is waiting, and on two cores Vitest's default is one worker. */
-const maxWorkers = 3
+const maxWorkers = 4
 
 const unit = (folder: string) => ({
   test: {
@@ -43,6 +43,7 @@ const servers = (name: string, test: TestProjectInlineConfiguration["test"]) => 
 
 /** What takes longest, the longest first. It is started first, so that none of it is left at the end. */
 const longest = [
+  /^faults\/faults/,
   /^(cli\/exit|etcd\/faults)/,
   /\/(conformance|connection|faults|MysqlLock|suite)\b/
 ]
@@ -69,8 +70,7 @@ export default defineConfig({
     projects: [
       ...unitFolders.map(unit),
       servers("servers", { include: ["**/*.test.ts"], exclude: [...configDefaults.exclude, shortRun] }),
-      // It judges how long waits take, so it runs by itself, after the others.
-      servers("faults", { include: [shortRun], sequence: { groupOrder: 1 } })
+      servers("faults", { include: [shortRun] })
     ]
   }
 })

@@ -66,7 +66,7 @@ const run = Effect.fnUntraced(function*(variables: Variables, folder?: string) {
   const world = yield* World
   const child = yield* spawner.spawn(ChildProcess.make(process.execPath, [program], {
     cwd: folder ?? world.folder,
-    env: { PATH: process.env["PATH"], ...variables }
+    env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"], ...variables }
   }))
   const [output, code] = yield* Effect.all([Stream.mkString(Stream.decodeText(child.all)), child.exitCode], {
     concurrency: "unbounded"
