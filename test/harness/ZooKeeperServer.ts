@@ -77,6 +77,8 @@ const makeNode = (program: Program.Program, me: Member, all: ReadonlyArray<Membe
         "-XX:-UsePerfData",
         // It starts in a third of the time without the optimising compiler.
         "-XX:TieredStopAtLevel=1",
+        // And with a fifth less of the processor without the collector for large heaps.
+        "-XX:+UseSerialGC",
         "-Dzookeeper.jmx.log4j.disable=true",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         ...(options.properties ?? []).map((property) => `-D${property}`),
