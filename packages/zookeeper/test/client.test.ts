@@ -198,7 +198,7 @@ describe("a request ends, after few tries,", () => {
       const { addr, requests } = yield* answering(({ flags, type }) =>
         type === create && flags !== ephemeralSequential ? nodeExists : noNode
       )
-      const client = yield* ZooKeeperLock.make({ servers: addr })
+      const client = yield* ZooKeeperLock.make({ servers: addr, commandTimeout: "2 seconds" })
       for (const waits of [true, false]) {
         const before = requests()
         const asking = waits ? Effect.asVoid(client.acquire(request)) : Effect.asVoid(client.tryAcquire(request))
