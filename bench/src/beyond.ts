@@ -1,5 +1,5 @@
 /**
- * What is built on locks: several free keys and a free permit beside one free key, and many who wait for a few permits.
+ * What is built on locks: several free keys and a free permit beside one free key, and many waiters for a few permits.
  */
 import { type Lock, type LockBackendError, withLock, withLocks, withPermit } from "@dlock/core"
 import { Effect } from "effect"
@@ -25,7 +25,7 @@ export interface Free {
 export interface Permits {
   readonly name: string
   readonly limit: number
-  /** Sections of a millisecond, of 64 who wait. */
+  /** Sections of a millisecond, of 64 waiters. */
   readonly perSecond: number
   /** More inside than there are permits. */
   readonly overlaps: number

@@ -1,5 +1,5 @@
 /**
- * Whether what one does becomes dearer with what others do: many keys that are held, many who wait.
+ * Whether one lock costs more when there are many others: many keys that are held, many waiters.
  */
 import type { Entry, Site } from "./Contender.ts"
 import type { Backend } from "./contenders/index.ts"

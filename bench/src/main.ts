@@ -14,7 +14,7 @@ import * as report from "./report.ts"
 import { saveCore } from "./results.ts"
 import { runBackend } from "./run.ts"
 
-// In memory, where the data of tests go, a sync to disk costs nothing, and those who save one gain nothing.
+// In memory, where the data of tests go, a sync to disk costs nothing, and what saves one gains nothing.
 process.env.DLOCK_TEST_TMP ??= "/var/tmp"
 
 const main = Effect.gen(function*() {

@@ -68,7 +68,7 @@ const measureUncontended = async ({ backend, counter, entries, options, site }: 
 const measureNetwork = async ({ entries, options, site, workers: [proxy] }: Run): Promise<Found> => {
   if (proxy === undefined) throw new Error("no process for the proxy")
   const effort = options.quick ? { warmUp: 100, blocks: 5, loads: 2 } : { warmUp: 3000, blocks: 20, loads: 4 }
-  // live-mutex is not reached through the proxy, and how somebody waits is nothing to those who do not wait.
+  // live-mutex is not reached through the proxy, and how others wait does not concern what does not wait.
   const some = entries.filter((entry) => entry.name !== "live-mutex" && !isFast(entry))
   const found = await network.measure(some, site, proxy, effort)
   return { figures: { network: found }, text: report.network(found) }
@@ -115,7 +115,7 @@ const measureHolding = async ({ backend, counter, entries, options, site }: Run)
   const rows: Array<holding.Holding> = []
   const some = [...entries, variant(backend, "acquire")]
     .filter(isWanted(options))
-    // How somebody waits is nothing to those who hold, and sesamecare renews as redlock does.
+    // How others wait does not concern a holder, and sesamecare renews as redlock does.
     .filter((entry) => !isFast(entry) && entry.name !== "sesamecare")
   for (const count of options.quick ? [500] : options.many ? [10_000, 50_000] : [10_000]) {
     for (const entry of some) {

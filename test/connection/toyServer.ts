@@ -14,7 +14,7 @@ export interface Setup {
   readonly forbidden?: ReadonlyArray<string> | undefined
   /** Waiters keep their places when their connections end. */
   readonly sticky?: boolean | undefined
-  /** It forgets who released, so that what arrives late is granted. */
+  /** It forgets which owners released, so that what arrives late is granted. */
   readonly forgetful?: boolean | undefined
 }
 

@@ -80,7 +80,7 @@ layer(Etcd.layer(), { excludeTestServices: true })("etcd under load", (it) => {
           releasedAt = performance.now()
           yield* backend.release(request)
         })
-      // Two, who ask again at once: each watch is placed shortly before it is needed.
+      // Two that ask again at once: each watch is placed shortly before it is needed.
       const contend = (backend: typeof a) => Effect.repeat(turn(backend), { times: 60 })
       yield* Effect.forEach([a, b], contend, { concurrency: "unbounded", discard: true })
       // What this machine needs now for two requests, one after the other.

@@ -141,7 +141,7 @@ describe("a server", () => {
       assert.match(error.message, /max(imum)? number of clients/)
     }))
 
-  it.live("at its limit of clients has waiters all the same, who look now and then", () =>
+  it.live("at its limit of clients has waiters all the same, which look now and then", () =>
     Effect.gen(function*() {
       const server = yield* redis({})
       const bare = yield* connect(server.port)

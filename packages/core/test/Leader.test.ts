@@ -175,7 +175,7 @@ describe("Leader.run", () => {
       assertError(error, { reason: "Closed", message })
     }))
 
-  it.effect("counts who leads", () =>
+  it.effect("counts the leaders", () =>
     scenario(function*({ lock }) {
       const fibers = yield* Effect.all(["a", "b", "b"].map((key) => start(using(lock)(Leader.run(key, Effect.never)))))
       assert.strictEqual(yield* leading, 2)

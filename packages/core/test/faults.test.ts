@@ -229,7 +229,7 @@ describe("time", () => {
 })
 
 describe("a section", () => {
-  it.effect("sees who interrupted it", () =>
+  it.effect("sees which fiber interrupted it", () =>
     scenario(function*({ lock }) {
       const seen: Array<number> = []
       const work = Effect.onInterrupt(Effect.never, (by) => Effect.sync(() => seen.push(...by)))

@@ -153,7 +153,7 @@ describe("session", () => {
       session.marks = 1000
       const next = yield* sessions.join(all, makeMember().member, ttl)
       assert.notStrictEqual(next, session)
-      assert.isUndefined(session.ended, "who lives on it stays")
+      assert.isUndefined(session.ended, "what lives on it stays")
       assert.deepStrictEqual(server.calls, ["0 grant 20", "0 grant 20"])
     }))
 
