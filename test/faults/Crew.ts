@@ -159,6 +159,10 @@ export const make = Effect.fnUntraced(function*(
           for (const member of members) if (!member.gone) tell(member, { do: "quit" })
           yield* Effect.sleep(50)
         }
+        // Whether it is stopped, waits or spins.
+        for (const { child, gone, name } of members) {
+          if (!gone) crashed.push(`${name} did not end: ${Fs.readFileSync(`/proc/${child.pid}/stat`, "utf8")}`)
+        }
         return members.every(({ gone }) => gone)
       }),
     areReady: () => seats.every((member) => member !== undefined && isReady(member)),

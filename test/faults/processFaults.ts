@@ -36,10 +36,10 @@ export const stop = (at: Moment): Draw => (world) => {
   })
 }
 
-/** It may also stop itself only now: it is not left that way. */
+/** It may also stop itself only now: it is not left that way, however late the system stops or wakes it. */
 const wake = ({ crew }: World, slot: number): Effect.Effect<void> =>
   Effect.gen(function*() {
-    for (let i = 0; i < 5; i++) {
+    for (let i = 0; i < 5 || (crew.isStopped(slot) && i < 250); i++) {
       yield* crew.signal(slot, "SIGCONT")
       yield* Effect.sleep(20)
     }
