@@ -119,6 +119,15 @@ export const make = Effect.fnUntraced(function*(
 
   const readLog = ({ log }: Member): string => Fs.existsSync(log) ? Fs.readFileSync(log, "utf8") : ""
 
+  /** As the system tells it; empty when the process is gone. */
+  const stateOf = ({ child }: Member): string => {
+    try {
+      return Fs.readFileSync(`/proc/${child.pid}/stat`, "utf8")
+    } catch {
+      return ""
+    }
+  }
+
   const isReady = (member: Member): boolean => readLog(member).includes(`"e":"ready"`)
 
   const kill = (member: Member): void => {
@@ -142,11 +151,7 @@ export const make = Effect.fnUntraced(function*(
       }),
     isStopped: (slot) => {
       const member = seats[slot]
-      try {
-        return /\) [Tt] /.test(Fs.readFileSync(`/proc/${member?.child.pid}/stat`, "utf8"))
-      } catch {
-        return false
-      }
+      return member !== undefined && /\) [Tt] /.test(stateOf(member))
     },
     quit: (limitMillis) =>
       Effect.gen(function*() {
@@ -160,9 +165,7 @@ export const make = Effect.fnUntraced(function*(
           yield* Effect.sleep(50)
         }
         // Whether it is stopped, waits or spins.
-        for (const { child, gone, name } of members) {
-          if (!gone) crashed.push(`${name} did not end: ${Fs.readFileSync(`/proc/${child.pid}/stat`, "utf8")}`)
-        }
+        for (const member of members) if (!member.gone) crashed.push(`${member.name} did not end: ${stateOf(member)}`)
         return members.every(({ gone }) => gone)
       }),
     areReady: () => seats.every((member) => member !== undefined && isReady(member)),

@@ -115,7 +115,7 @@ export const permits: ReadonlyArray<Definition> = [
       const holding = by(third)(withPermit(k, { limit }, holder.program))
       const fiber = yield* Effect.forkScoped(holding, { startImmediately: true })
       yield* within(holder.enters(fiber), patience, "a free permit is granted")
-      // A caller that is counted in line must not be about to leave it: a permit is used before the place is given back.
+      // A caller uses its permit before it gives its place back: until then it still counts as one in line.
       const placeIs = (taken: boolean) =>
         Effect.match(a.inspect(`${k}#permits`), {
           onFailure: () => true,
