@@ -3,7 +3,7 @@
  */
 import { Effect, type Scope } from "effect"
 import { spawn } from "node:child_process"
-import { fileURLToPath } from "node:url"
+import { type Bundled, bundled } from "../harness/Bundle.ts"
 
 export interface Child {
   /** What it has printed, line by line. */
@@ -15,20 +15,20 @@ export interface Child {
   readonly exit: Effect.Effect<number | NodeJS.Signals | null>
 }
 
-/** Runs a program until the scope closes; its path is relative to this folder. */
-export const start = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<Child, never, Scope.Scope> =>
-  startWith({}, name, ...args)
+/** Runs a bundled program until the scope closes. */
+export const start = (name: Bundled, ...args: ReadonlyArray<string>): Effect.Effect<Child, never, Scope.Scope> =>
+  startWith({}, bundled(name), ...args)
 
-/** The same with variables added to its environment. */
+/** The same for any file, with variables added to its environment. */
 export const startWith = (
   env: Readonly<Record<string, string>>,
-  name: string,
+  file: string,
   ...args: ReadonlyArray<string>
 ): Effect.Effect<Child, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() =>
-        spawn(process.execPath, [fileURLToPath(new URL(name, import.meta.url)), ...args], {
+        spawn(process.execPath, [file, ...args], {
           env: { ...process.env, ...env },
           stdio: ["ignore", "pipe", "inherit"]
         })

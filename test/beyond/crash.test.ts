@@ -11,9 +11,9 @@ import { start } from "./children.ts"
 it.live("a holder and a head that are killed hold up the others no longer than their ttl", () =>
   Effect.gen(function*() {
     const { addr } = yield* redis()
-    const holder = yield* start("permit.ts", addr, "p", "2", "1")
+    const holder = yield* start("permit", addr, "p", "2", "1")
     yield* holder.until("has")
-    const head = yield* start("permit.ts", addr, "p", "2", "2")
+    const head = yield* start("permit", addr, "p", "2", "2")
     yield* head.until("asks")
     yield* Effect.sleep("1 second")
     assert.deepStrictEqual(head.lines, ["asks"], "it waits for the holder, with one permit")

@@ -14,7 +14,7 @@ const second = (line: string) => Math.floor(Number(line.split(" ")[1]) / 1000)
 it.live("a job on three processes runs once per tick", () =>
   Effect.gen(function*() {
     const { addr } = yield* redis()
-    const children = yield* Effect.forEach([0, 30, 80], (behind) => start("cron.ts", addr, "job", `${behind}`))
+    const children = yield* Effect.forEach([0, 30, 80], (behind) => start("cron", addr, "job", `${behind}`))
     const ready = yield* Effect.forEach(children, ({ until }) => until("ready"))
     // The tick in which the last one became ready is not all of theirs, nor is the one that may be under way at the end.
     const first = Math.max(...ready.map(second)) + 2

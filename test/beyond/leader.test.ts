@@ -9,9 +9,9 @@ import { start } from "./children.ts"
 it.live("SIGTERM hands over at once, long before the ttl of 30 seconds", () =>
   Effect.gen(function*() {
     const { addr } = yield* redis()
-    const first = yield* start("leads.ts", addr, "job")
+    const first = yield* start("leads", addr, "job")
     const token = yield* first.until("leads")
-    const others = yield* Effect.forEach([1, 2], () => start("leads.ts", addr, "job"))
+    const others = yield* Effect.forEach([1, 2], () => start("leads", addr, "job"))
     yield* Effect.forEach(others, ({ until }) => until("asks"))
     yield* Effect.sleep("1 second")
     yield* first.send("SIGTERM")

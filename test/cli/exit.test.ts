@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { reserve } from "../harness/Port.ts"
 import { makeFolder, removeFolder } from "../harness/Process.ts"
 import { redis } from "../harness/RedisServer.ts"
-import { assertFailure, dlock, dlockEnds, ended, patience } from "./support.ts"
+import { assertFailure, dlock, dlockEnds, ended, patience, sourceEnds } from "./support.ts"
 
 const environment = Effect.map(redis(), ({ addr }) => ({ DLOCK_REDIS_ENABLED: "true", DLOCK_REDIS_ADDRS: addr }))
 
@@ -73,7 +73,7 @@ describe("dlock", patience, () => {
       const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(hook)}` }
       for (const backend of ["redis", "redlock"]) {
         const line = new RegExp(`"${backend}" needs the package @dlock/redis: npm install @dlock/redis`)
-        assertFailure(yield* ping(env, "--backend", backend), 78, line)
+        assertFailure(yield* sourceEnds(env, "ping", "--backend", backend), 78, line)
       }
     }))
 

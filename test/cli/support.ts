@@ -9,6 +9,7 @@ import { assert } from "@effect/vitest"
 import { Effect, Layer, Schedule, type Scope } from "effect"
 import * as ChildProcess from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { bundled } from "../harness/Bundle.ts"
 import { etcd } from "../harness/EtcdServer.ts"
 import type { HarnessError } from "../harness/HarnessError.ts"
 import { mariadb } from "../harness/MysqlServer.ts"
@@ -18,9 +19,7 @@ import type { Server } from "../harness/Server.ts"
 
 const file = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 
-const main = file("packages/cli/src/main.ts")
-
-/** The Node of the repository: the sources are run as they are. */
+/** The Node of the repository. */
 const node = file("node_modules/.bin/node")
 
 /** Each test starts several programs, which takes a busy machine seconds for each. */
@@ -156,15 +155,19 @@ const fromChild = (child: ChildProcess.ChildProcessWithoutNullStreams): Dlock =>
   }
 }
 
-/** Starts `dlock`, in a folder without configuration; it is killed with the scope, and what it runs with it. */
-export const dlock = (
+const start = (
+  main: string,
   env: Readonly<Record<string, string>>,
-  ...args: ReadonlyArray<string>
+  args: ReadonlyArray<string>
 ): Effect.Effect<Dlock, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() =>
-        ChildProcess.spawn(node, [main, ...args], { cwd: Process.rootFolder(), env: { ...own, ...env }, stdio: "pipe" })
+        ChildProcess.spawn(node, [main, ...args], {
+          cwd: Process.rootFolder(),
+          env: { ...own, ...env },
+          stdio: "pipe"
+        })
       ),
       (child) =>
         Effect.sync(() => {
@@ -173,6 +176,12 @@ export const dlock = (
     ),
     fromChild
   )
+
+/** Starts `dlock`, in a folder without configuration; it is killed with the scope, and what it runs with it. */
+export const dlock = (
+  env: Readonly<Record<string, string>>,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Dlock, never, Scope.Scope> => start(bundled("dlock"), env, args)
 
 /** How a program ended. */
 export interface Ended {
@@ -192,6 +201,12 @@ export const dlockEnds = (
   env: Readonly<Record<string, string>>,
   ...args: ReadonlyArray<string>
 ): Effect.Effect<Ended> => Effect.scoped(Effect.flatMap(dlock(env, ...args), ended))
+
+/** The same from its sources, which load packages by their names. */
+export const sourceEnds = (
+  env: Readonly<Record<string, string>>,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Ended> => Effect.scoped(Effect.flatMap(start(file("packages/cli/src/main.ts"), env, args), ended))
 
 /** It ended with this code, one line on standard error, and nothing on standard output but what its command wrote. */
 export const assertFailure = (

@@ -11,7 +11,7 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
 import { ConfigProvider, Context, Effect, FileSystem, Layer, Path, Stream } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
-import { fileURLToPath } from "node:url"
+import { bundled } from "../harness/Bundle.ts"
 import { etcd } from "../harness/EtcdServer.ts"
 import { mariadb } from "../harness/MysqlServer.ts"
 import { redis } from "../harness/RedisServer.ts"
@@ -19,7 +19,6 @@ import { zooKeeper } from "../harness/ZooKeeperServer.ts"
 
 type Variables = Record<string, string>
 
-const program = fileURLToPath(new URL("../../examples/src/configured.ts", import.meta.url))
 const servers = ["redis", "etcd", "mysql", "zookeeper"] as const
 
 /** The environment that leads to each server, and a folder without a file. */
@@ -64,7 +63,7 @@ class World extends Context.Service<World, {
 const run = Effect.fnUntraced(function*(variables: Variables, folder?: string) {
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
   const world = yield* World
-  const child = yield* spawner.spawn(ChildProcess.make(process.execPath, [program], {
+  const child = yield* spawner.spawn(ChildProcess.make(process.execPath, [bundled("configured")], {
     cwd: folder ?? world.folder,
     env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"], ...variables }
   }))

@@ -3,6 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { fileURLToPath } from "node:url"
 import { type Child, startWith } from "../beyond/children.ts"
 import { mariadb } from "../harness/MysqlServer.ts"
 import { reserve } from "../harness/Port.ts"
@@ -13,7 +14,7 @@ import { until } from "../requests.ts"
 /** Each starts several programs, which takes a busy machine seconds for each. */
 const patience = 180_000
 
-const examples = "../../examples/src"
+const examples = fileURLToPath(new URL("../../examples/src", import.meta.url))
 
 const printed = (children: ReadonlyArray<Child>, start: string) =>
   children.flatMap(({ lines }) => lines).filter((line) => line.startsWith(start))

@@ -11,6 +11,7 @@ import { Deferred, Effect, Fiber, Layer, Redacted, Ref } from "effect"
 import { SqlClient } from "effect/sql"
 import { Etcd3 } from "etcd3"
 import { Redis } from "ioredis"
+import { fileURLToPath } from "node:url"
 import * as fencedEtcd from "../../examples/src/recipes/fencedEtcd.ts"
 import * as fencedRedis from "../../examples/src/recipes/fencedRedis.ts"
 import * as fencedSql from "../../examples/src/recipes/fencedSql.ts"
@@ -125,8 +126,9 @@ describe("keys and permits", () => {
 
   it.live("a leader that is told to stop hands over", () =>
     Effect.gen(function*() {
+      const recipe = fileURLToPath(new URL("../../examples/src/recipes/leader.ts", import.meta.url))
       const { addr } = yield* redis()
-      const leader = () => startWith({ DLOCK_REDIS_ADDRS: addr }, "../../examples/src/recipes/leader.ts")
+      const leader = () => startWith({ DLOCK_REDIS_ADDRS: addr }, recipe)
       const first = yield* leader()
       yield* first.until("leads")
       yield* first.until("sweeps")

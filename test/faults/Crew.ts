@@ -7,12 +7,10 @@ import type { Scope } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { fileURLToPath } from "node:url"
+import { bundled } from "../harness/Bundle.ts"
 import { assemble, type Attempt, parse, type Worker, type Write } from "./History.ts"
 import { now } from "./Monotonic.ts"
 import { type Ask, type Order, type Spec, variable } from "./Spec.ts"
-
-const main = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
 /** A process that was started, and what is known of its end. */
 interface Member {
@@ -76,7 +74,7 @@ export const make = Effect.fnUntraced(function*(
     const name = `${slot}.${generation}`
     const log = Path.join(folder, `${name}.log`)
     const full: Spec = { ...spec(slot, generation), log, counters }
-    const child = ChildProcess.spawn(process.execPath, ["--no-warnings", main], {
+    const child = ChildProcess.spawn(process.execPath, ["--no-warnings", bundled("worker")], {
       env: { ...process.env, NODE_OPTIONS: "", [variable]: JSON.stringify(full) },
       stdio: ["ignore", "ignore", errors, "ipc"]
     })

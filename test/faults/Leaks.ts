@@ -5,7 +5,7 @@
 import { Data, Effect } from "effect"
 import type { Scope } from "effect"
 import * as ChildProcess from "node:child_process"
-import { fileURLToPath } from "node:url"
+import { bundled } from "../harness/Bundle.ts"
 import type { HarnessError } from "../harness/HarnessError.ts"
 import type { Violation } from "./checks/Promises.ts"
 import { now } from "./Monotonic.ts"
@@ -48,8 +48,6 @@ export interface LeakFigures {
 
 class Died extends Data.TaggedError("Died")<{ readonly output: string }> {}
 
-const main = fileURLToPath(new URL("./leaker.ts", import.meta.url))
-
 interface Process {
   readonly tell: (command: Command) => Effect.Effect<void>
   /** The next thing that it says. */
@@ -60,7 +58,7 @@ const start = (spec: LeakSpec): Effect.Effect<Process, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() => {
-        const child = ChildProcess.spawn(process.execPath, ["--no-warnings", "--expose-gc", main], {
+        const child = ChildProcess.spawn(process.execPath, ["--no-warnings", "--expose-gc", bundled("leaker")], {
           env: { ...process.env, NODE_OPTIONS: "", [variable]: JSON.stringify(spec) },
           stdio: ["ignore", "pipe", "pipe", "ipc"]
         })

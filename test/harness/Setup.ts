@@ -1,10 +1,11 @@
 /**
- * Brings in what is missing to start the servers. It is done once per run, before the tests.
+ * Brings in what is missing to start the servers, and bundles the programs. It is done once per run, before the tests.
  */
 import { NodeServices } from "@effect/platform-node"
 import { Effect, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import * as Fs from "node:fs"
+import { bundle } from "./Bundle.ts"
 import { cache, catalog, kinds } from "./Catalog.ts"
 import type { Entry, Kind } from "./Catalog.ts"
 import * as Docker from "./Docker.ts"
@@ -76,6 +77,7 @@ export const setup: Effect.Effect<ReadonlyArray<string>, HarnessError> = Effect.
   const fatal = (yield* missing).filter(([, { required }]) => required)
   if (fatal.length > 0) return yield* new HarnessError({ server: "setup", problem: problems(fatal).join("\n") })
   yield* unpack(yield* missing)
+  yield* bundle
   return problems(yield* missing)
 }).pipe(
   Effect.catchTag("PlatformError", (cause) => new HarnessError({ server: "setup", problem: cause.message })),

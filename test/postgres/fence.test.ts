@@ -9,17 +9,15 @@ import { Effect, Exit, Fiber, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import * as ChildProcess from "node:child_process"
 import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
+import { bundled } from "../harness/Bundle.ts"
 import { freshKey, millis, newRequest } from "../requests.ts"
 import { layerOwn, Target } from "./support.ts"
-
-const holderScript = fileURLToPath(new URL("holder.ts", import.meta.url))
 
 /** A child process, and the next line that it prints. */
 const child = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
   const process_ = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      ChildProcess.spawn(process.execPath, [holderScript, ...args], { stdio: ["pipe", "pipe", "inherit"] })
+      ChildProcess.spawn(process.execPath, [bundled("holder"), ...args], { stdio: ["pipe", "pipe", "inherit"] })
     ),
     (child) => Effect.sync(() => child.kill("SIGKILL"))
   )

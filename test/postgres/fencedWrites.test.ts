@@ -4,11 +4,9 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import * as ChildProcess from "node:child_process"
-import { fileURLToPath } from "node:url"
+import { bundled } from "../harness/Bundle.ts"
 import { freshKey, until } from "../requests.ts"
 import { layerOwn, Target } from "./support.ts"
-
-const writer = fileURLToPath(new URL("writer.ts", import.meta.url))
 
 /** The process that holds the key, by the label of its owner. */
 const holderOf = (key: string) =>
@@ -43,7 +41,7 @@ const run = Effect.fnUntraced(function*(freezes: number) {
   yield* Effect.scoped(Effect.gen(function*() {
     const children = yield* Effect.replicateEffect(
       Effect.acquireRelease(
-        Effect.sync(() => ChildProcess.spawn(process.execPath, [writer, url, key], { stdio: "ignore" })),
+        Effect.sync(() => ChildProcess.spawn(process.execPath, [bundled("writer"), url, key], { stdio: "ignore" })),
         (child) => Effect.sync(() => child.kill("SIGKILL"))
       ),
       4
