@@ -53,6 +53,10 @@ export const bundle: Effect.Effect<void, HarnessError> = Effect.tryPromise({
     for (const part of output) {
       if (part.type === "chunk") writeWhole(Path.join(dist, part.fileName), part.code)
     }
+    const names = new Set(output.map(({ fileName }) => fileName))
+    for (const old of Fs.readdirSync(dist)) {
+      if (old.endsWith(".js") && !names.has(old)) Fs.rmSync(Path.join(dist, old), { force: true })
+    }
     // `dlock` reads its version from it.
     writeWhole(Path.join(folder, "package.json"), Fs.readFileSync(Path.join(root, "packages/cli/package.json"), "utf8"))
     await build.close()

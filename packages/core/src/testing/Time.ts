@@ -104,7 +104,12 @@ const untilBy = (wait: Effect.Effect<void>): Time["until"] =>
     }
   })
 
-const isPassing = (error: unknown): boolean => error instanceof LockBackendError && passes(error)
+/** Asks again while the failure passes by itself, as a waiter of core does. */
+export const persist = <A, E, R>(verb: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.retry(verb, {
+    while: (error) => error instanceof LockBackendError && passes(error),
+    schedule: Schedule.spaced("50 millis")
+  })
 
 const renewingLive = (minTtl: number): Time["renewing"] => (body) => {
   let ttl = minTtl / 2
@@ -131,7 +136,7 @@ const liveTime = (settle: number, minTtl: number): Time => ({
   pause: (length) => length === 0 ? Effect.void : Effect.sleep(length),
   settle: Effect.sleep(settle),
   until: untilBy(Effect.sleep("10 millis")),
-  persist: Effect.retry({ while: isPassing, schedule: Schedule.spaced("50 millis") }),
+  persist,
   renewing: renewingLive(minTtl),
   within: (effect, limit, property) =>
     Effect.timeoutOrElse(effect, {

@@ -6,13 +6,13 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { inspect } from "node:util"
 import { format } from "../../backend/Address.ts"
 import { passes } from "../../backend/Errors.ts"
 import type { LockBackend, LockRequest } from "../../LockBackend.ts"
 import { LockBackendError } from "../../LockError.ts"
+import { persist } from "../Time.ts"
 import type { Adapter, Place, Road, Server } from "./Adapter.ts"
 
 export type Client = Pick<
@@ -55,13 +55,6 @@ export const patience = 20_000
 let requests = 0
 
 const millis = (input: Duration.Input): number => Duration.toMillis(Duration.fromInputUnsafe(input))
-
-/** Asks again while the failure passes by itself, as a waiter of core does. */
-export const persist = <A, E, R>(verb: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.retry(verb, {
-    while: (error) => error instanceof LockBackendError && passes(error),
-    schedule: Schedule.spaced("50 millis")
-  })
 
 /** The client with verbs that persist. */
 export const patient = (client: Client): Client => ({

@@ -7,8 +7,9 @@ import * as Option from "effect/Option"
 import type * as Options from "../../backend/Options.ts"
 import { Lock } from "../../Lock.ts"
 import { LockBackendError } from "../../LockError.ts"
+import { persist } from "../Time.ts"
 import type { Definition } from "./Case.ts"
-import { mustFail, patience, persist, within } from "./Case.ts"
+import { mustFail, patience, within } from "./Case.ts"
 import * as strangers from "./strangers.ts"
 
 /** What is wrong for every option of a kind, by the title of the kind. */
