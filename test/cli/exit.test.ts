@@ -118,7 +118,7 @@ describe("dlock", patience, () => {
       assert.deepStrictEqual(end, { code: 0, stdout: "ran\n", stderr: "" })
     }))
 
-  it.live("hands on arguments and bytes as they are", () =>
+  it.live("passes arguments and bytes on as they are", () =>
     Effect.gen(function*() {
       const env = yield* environment
       const args = ["a b", "$HOME", "\"", "it's", "", "--ttl", "-x", "--", "two\nlines", "*", "ü", "\\"]

@@ -40,7 +40,7 @@ const broken: ReadonlyArray<Broken> = [
   },
   { faults: ["trusts the wall clock"], cases: [/^a clock that is set/] },
   { faults: ["leaves its connection open"], cases: [/^nothing is open after/] },
-  { faults: ["says goodbye without a limit"], cases: [/^a layer closes while/] },
+  { faults: ["quits without a time limit"], cases: [/^a layer closes while/] },
   {
     faults: ["leaves a connection that is not waited for"],
     cases: [/that is interrupted while it connects/, /bytes that mean nothing/]

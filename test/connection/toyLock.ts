@@ -36,7 +36,7 @@ export type Fault =
   | "never connects again"
   | "trusts the wall clock"
   | "leaves its connection open"
-  | "says goodbye without a limit"
+  | "quits without a time limit"
   | "leaves a connection that is not waited for"
   | "closes what it was given"
 
@@ -238,10 +238,10 @@ const makeLink = (edge: Edge) => {
   })
   const close = Effect.suspend(() => {
     if (edge.faults.has("leaves its connection open") || wire === undefined) return Effect.void
-    const goodbye = edge.faults.has("says goodbye without a limit")
+    const quit = edge.faults.has("quits without a time limit")
       ? Effect.ignore(send(edge, wire, "close", "PING", 1e9))
       : Effect.void
-    return Effect.andThen(goodbye, Effect.sync(() => wire?.socket.destroy()))
+    return Effect.andThen(quit, Effect.sync(() => wire?.socket.destroy()))
   })
   return { open, close }
 }

@@ -19,47 +19,47 @@ const setup = Effect.gen(function*() {
     bare,
     lock,
     take: (key: string, value: string, ttl = 30_000) => Effect.promise(() => bare.set(key, value, "PX", ttl, "NX")),
-    giveBack: (key: string, value: string) => Effect.promise(() => bare.eval(compareAndDelete, 1, key, value))
+    release: (key: string, value: string) => Effect.promise(() => bare.eval(compareAndDelete, 1, key, value))
   }
 })
 
 layer(RedisServer.layer(), { excludeTestServices: true, timeout: "1 minute" })("the recipe of the manual", (it) => {
   it.effect("finds our lock under the key itself, with our owner as its value and our ttl", () =>
     Effect.gen(function*() {
-      const { bare, giveBack, lock, take } = yield* setup
+      const { bare, release, lock, take } = yield* setup
       const ours = newRequest("interop/ours")
       yield* lock.acquire(ours)
       assert.isNull(yield* take(ours.key, "theirs"), "a bare client does not get a key that we hold")
       assert.strictEqual(yield* Effect.promise(() => bare.get(ours.key)), ours.owner, "the value is the owner")
       const ttl = yield* Effect.promise(() => bare.pttl(ours.key))
       assert.isTrue(ttl > 29_000 && ttl <= 30_000, "the key has the ttl of the lease")
-      assert.strictEqual(yield* giveBack(ours.key, "theirs"), 0, "a bare client cannot release our lock")
+      assert.strictEqual(yield* release(ours.key, "theirs"), 0, "a bare client cannot release our lock")
       yield* lock.release(ours)
       assert.strictEqual(yield* take(ours.key, "theirs"), "OK", "a bare client gets a key that we released")
     }))
 
   it.effect("excludes us", () =>
     Effect.gen(function*() {
-      const { giveBack, lock, take } = yield* setup
+      const { release, lock, take } = yield* setup
       const key = "interop/theirs"
       yield* take(key, "theirs")
       assert.isTrue(
         Option.isNone(yield* lock.tryAcquire(newRequest(key))),
         "we do not get a key that a bare client holds"
       )
-      yield* giveBack(key, "theirs")
+      yield* release(key, "theirs")
       assert.isTrue(Option.isSome(yield* lock.tryAcquire(newRequest(key))), "we get it when it was released")
     }))
 
   it.effect("is waited for, though it does not tell of its release", () =>
     Effect.gen(function*() {
-      const { giveBack, lock, take } = yield* setup
+      const { release, lock, take } = yield* setup
       const key = "interop/wait"
       yield* take(key, "theirs")
       const waiting = yield* Effect.forkScoped(lock.acquire(newRequest(key)), { startImmediately: true })
       yield* Effect.sleep("1500 millis")
       assert.isUndefined(waiting.pollUnsafe(), "we wait as long as a bare client holds the key")
-      yield* giveBack(key, "theirs")
+      yield* release(key, "theirs")
       const [, time] = yield* millis(Fiber.join(waiting))
       assert.isBelow(time, 10_000, "a release without a message is found at the next look")
     }))
@@ -90,7 +90,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "1 minute" })("
 
   it.effect("may renew by PEXPIRE, and we wait for as long as it does", () =>
     Effect.gen(function*() {
-      const { bare, giveBack, lock, take } = yield* setup
+      const { bare, release, lock, take } = yield* setup
       const key = "interop/pexpire"
       yield* take(key, "theirs", 400)
       const waiting = yield* Effect.forkScoped(lock.acquire(newRequest(key)), { startImmediately: true })
@@ -99,7 +99,7 @@ layer(RedisServer.layer(), { excludeTestServices: true, timeout: "1 minute" })("
         yield* Effect.sleep("150 millis")
       }
       assert.isUndefined(waiting.pollUnsafe(), "a foreign renewal counts")
-      yield* giveBack(key, "theirs")
+      yield* release(key, "theirs")
       yield* Fiber.join(waiting)
     }))
 

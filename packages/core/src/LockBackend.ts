@@ -200,7 +200,7 @@ export class LockBackend extends Context.Service<LockBackend, {
    * may be that of its latest refresh, unless it is asked to be `fresh`.
    */
   readonly renew: (request: LockRequest, renewal: Renewal) => Effect.Effect<Option.Option<Validity>, LockBackendError>
-  /** Gives back what the request holds, and leaves the line. */
+  /** Releases what the request holds, and leaves the line. */
   readonly release: (request: LockRequest) => Effect.Effect<Released, LockBackendError>
   /** The holder of the key and its waiters. Reads only, in at most two round trips. */
   readonly inspect: (key: string) => Effect.Effect<Inspection, LockBackendError>

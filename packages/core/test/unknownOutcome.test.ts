@@ -56,7 +56,7 @@ describe("a request with an unknown outcome is released", () => {
 
   it.effect("also when the release fails at first: until the request can hold nothing any more", () =>
     scenario(function*({ backend, lock }) {
-      // The server has granted, the reply is lost, and the first words of the give-back are lost too.
+      // The server has granted, the reply is lost, and the first words of the release are lost too.
       backend.script("tryAcquire", { fails: "Timeout" })
       backend.script("release", { arrives: false, fails: "Unreachable" }, { arrives: false, fails: "Timeout" })
       const fiber = yield* start(lock.tryAcquire("k", { ttl: "10 seconds" }))
@@ -96,8 +96,8 @@ describe("a request with an unknown outcome is released", () => {
     }))
 })
 
-describe("a frozen connection that heals after the give-back", () => {
-  it.effect.each(["acquire", "tryAcquire"] as const)("%s: the give-back wins", (verb) =>
+describe("a frozen connection that heals after the release", () => {
+  it.effect.each(["acquire", "tryAcquire"] as const)("%s: the release wins", (verb) =>
     scenario(function*() {
       const { backend, lock } = yield* fixture({ commandTimeout: "1 second" })
       backend.freeze()
@@ -112,7 +112,7 @@ describe("a frozen connection that heals after the give-back", () => {
       assert.isTrue(Option.isSome(yield* Effect.scoped(lock.tryAcquire("k"))), "the key is free")
     }))
 
-  it.effect("also when the request overtakes nothing: it arrives last, after the answer to the give-back", () =>
+  it.effect("also when the request overtakes nothing: it arrives last, after the answer to the release", () =>
     scenario(function*() {
       const { backend, lock } = yield* fixture({ commandTimeout: "1 second" })
       backend.script("acquire", { before: "3 seconds" })
@@ -124,7 +124,7 @@ describe("a frozen connection that heals after the give-back", () => {
       assertClean(backend)
     }))
 
-  it.effect("an interrupted caller goes on after a second, and the give-back in the background", () =>
+  it.effect("an interrupted caller goes on after a second, and the release in the background", () =>
     scenario(function*({ backend, lock }) {
       backend.freeze()
       const fiber = yield* start(lock.withLock("k", Effect.die("run")))

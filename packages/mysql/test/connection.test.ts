@@ -156,7 +156,7 @@ describe("connection", () => {
       }
     }))
 
-  it.effect("nothing is asked of a connection that says goodbye", () =>
+  it.effect("nothing is asked of a connection that quits", () =>
     Effect.gen(function*() {
       const { ask, connection, events, sent } = yield* setting
       const late: Array<string> = []

@@ -172,10 +172,10 @@ describe("a server that does not answer", () => {
       assert.strictEqual((yield* Effect.flip(Fiber.join(failing))).reason, "Timeout")
       yield* hold(backend, "c")
       assert.strictEqual(fake.sessions().length, 2)
-      const givingBack = yield* start(Effect.flip(backend.release(tried)))
+      const releasing = yield* start(Effect.flip(backend.release(tried)))
       const renewing = yield* start(Effect.flip(backend.renew(request, {})))
       yield* TestClock.adjust("5 seconds")
-      assert.strictEqual((yield* Fiber.join(givingBack)).reason, "Timeout", "a give-back without an answer is not done")
+      assert.strictEqual((yield* Fiber.join(releasing)).reason, "Timeout", "a release without an answer is not done")
       assert.strictEqual((yield* Fiber.join(renewing)).reason, "Timeout", "an overdue renewal is an error, not a loss")
       fake.thaw(session)
       yield* turns

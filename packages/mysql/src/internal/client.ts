@@ -26,7 +26,7 @@ export interface Wire {
   readonly send: (sql: string, onAnswer: OnAnswer) => void
   /** Called once when the other side, or the network, ended the connection; never in the same step. */
   readonly onClose: (listener: (error: MysqlError) => void) => void
-  /** Says goodbye; completes when it was said. */
+  /** Sends `COM_QUIT`; completes when it was sent. */
   readonly quit: Effect.Effect<void>
   readonly destroy: () => void
 }
@@ -75,7 +75,7 @@ const decode = (result: unknown): Exit.Exit<Answer, MysqlError> => {
   return Exit.succeed({ rows })
 }
 
-/** The driver only says goodbye, and waits for the other side to do the same; a dead network never would. */
+/** The driver ends its half of the connection and waits for the server to end the other; over a dead network it waits for ever. */
 const destroy = (connection: Mysql.Connection): void => {
   connection.destroy()
   if ("stream" in connection && connection.stream instanceof Net.Socket) {

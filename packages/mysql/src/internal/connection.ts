@@ -212,7 +212,7 @@ export class Connection {
     this.end(error)
   }
 
-  /** As `close`, but says goodbye; for a quiet one. */
+  /** As `close`, but tells the server; for a connection without a statement under way. */
   get quit(): Effect.Effect<void> {
     return Effect.suspend(() => {
       // From now on nothing can be asked.

@@ -296,7 +296,7 @@ const sweep = (self: Sessions): Effect.Effect<void> =>
     }
   })
 
-/** The layer closes: everything open is closed, with a goodbye where nothing is under way. */
+/** Closes every connection, with `COM_QUIT` where no statement is under way. */
 const end = (self: Sessions): Effect.Effect<void> =>
   Effect.suspend(() => {
     self.ended = true

@@ -4,8 +4,8 @@
  *
  * A `create` whose reply was lost is never repeated blindly. Its node is looked for by the GUID in its name, behind a
  * write on the connection that is there now. By then the server has carried out that `create` or never will: on one
- * connection it works in order; a session that comes with a new connection loses the old one, and what that one had
- * handed on before is ahead of the write; another server's late request is refused, because the session has moved.
+ * connection it works in order; when a session moves to a new connection the old one is closed, and what the old server
+ * had passed on before is ahead of the write; a late request of the old server is refused, because the session has moved.
  */
 import { Timers } from "@dlock/core/backend"
 import type { Grant } from "@dlock/core/LockBackend"
