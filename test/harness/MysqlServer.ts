@@ -4,8 +4,8 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import * as Fs from "node:fs"
-import * as Path from "node:path"
 import type { HarnessError } from "./HarnessError.ts"
+import * as Initial from "./Initial.ts"
 import { host, reserve } from "./Port.ts"
 import { ask } from "./Probe.ts"
 import * as Program from "./Program.ts"
@@ -49,35 +49,6 @@ const settings = (folder: string, bind: string, port: number): ReadonlyArray<str
 /** The greeting of protocol version 10: it is sent when the accounts are there. */
 const greeting = /^[^]{4}\n/
 
-const copy = (from: string, to: string) =>
-  Effect.promise(() => Fs.promises.cp(from, to, { recursive: true, mode: Fs.constants.COPYFILE_FICLONE }))
-
-/**
- * Fills the data folder. MySQL takes seconds for it: a fresh folder is kept beside an unpacked package, to be copied by
- * all that come after.
- */
-const initialise = Effect.fnUntraced(function*(
-  { home, ...program }: Program.Program,
-  kind: string,
-  folder: string,
-  command: ReadonlyArray<string>
-) {
-  const kept = home === undefined ? undefined : `${home}/initialised`
-  if (kept !== undefined && Fs.existsSync(kept)) return yield* copy(kept, `${folder}/data`)
-  yield* Program.run(program, kind, folder, command)
-  if (kept === undefined) return
-  const copied = `${kept}.${Path.basename(folder)}`
-  yield* copy(`${folder}/data`, copied).pipe(
-    Effect.andThen(Effect.sync(() => {
-      // Every server has an identity of its own.
-      Fs.rmSync(`${copied}/auto.cnf`, { force: true })
-      Fs.renameSync(copied, kept)
-    })),
-    // Another process was first, or the cache is not ours to write to.
-    Effect.catchCause(() => Effect.promise(() => Fs.promises.rm(copied, { recursive: true, force: true })))
-  )
-})
-
 const make = Effect.fnUntraced(function*(
   kind: "mariadb" | "mysql",
   initialisation: (folder: string) => ReadonlyArray<string>,
@@ -91,8 +62,12 @@ const make = Effect.fnUntraced(function*(
     ports: [port],
     prepare: (folder) =>
       Effect.andThen(
-        Effect.sync(() => Fs.writeFileSync(`${folder}/accounts.sql`, accounts)),
-        initialise(program, kind, folder, initialisation(folder))
+        Initial.fill(program, kind, folder, initialisation(folder)),
+        Effect.sync(() => {
+          // Every server has an identity of its own.
+          Fs.rmSync(`${folder}/data/auto.cnf`, { force: true })
+          Fs.writeFileSync(`${folder}/accounts.sql`, accounts)
+        })
       ),
     command: (folder, bind) => command(folder, bind, port),
     probe: ask({ host, port }, "", greeting)

@@ -7,6 +7,7 @@ import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import type { HarnessError } from "./HarnessError.ts"
+import * as Initial from "./Initial.ts"
 import { host, reserve } from "./Port.ts"
 import { ask } from "./Probe.ts"
 import * as Program from "./Program.ts"
@@ -149,8 +150,8 @@ const make = Effect.fnUntraced(function*({ name = "standby", primary, settings =
       if (tls !== undefined) secure(folder, tls)
       give(folder)
       const common = ["--pgdata", `${folder}/data`]
-      const command = primary === undefined
-        ? [
+      if (primary === undefined) {
+        const command = [
           "initdb",
           ...common,
           "--username=app",
@@ -160,14 +161,16 @@ const make = Effect.fnUntraced(function*({ name = "standby", primary, settings =
           "--locale=C",
           "--no-sync"
         ]
-        : [
-          "pg_basebackup",
-          ...common,
-          `--dbname=${conninfo(primary.port)}?application_name=${name}`,
-          "--write-recovery-conf",
-          "--checkpoint=fast",
-          "--no-sync"
-        ]
+        return Initial.fill(program, "postgres", folder, asPackageUser(command))
+      }
+      const command = [
+        "pg_basebackup",
+        ...common,
+        `--dbname=${conninfo(primary.port)}?application_name=${name}`,
+        "--write-recovery-conf",
+        "--checkpoint=fast",
+        "--no-sync"
+      ]
       return Program.run(program, "postgres", folder, asPackageUser(command))
     })
   const server = yield* Server.make({
