@@ -66,6 +66,8 @@ export interface ScriptedBackend extends Service {
   readonly freeze: () => void
   /** What stood still reaches the server, in the order in which it was sent, and all further requests too. */
   readonly thaw: Effect.Effect<void>
+  /** Whether anybody holds the key on the server. */
+  readonly isHeld: (key: string) => boolean
   /** The server takes the key away from its holder, which is told. */
   readonly rob: (key: string) => boolean
   /** The key is deleted by hand: its holder is not told. */
@@ -197,6 +199,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}): Effect.f
       frozen = undefined
       for (const go of waiting) go()
     }),
+    isHeld: (key) => store.entries.has(key),
     rob: (key) => {
       const holder = store.entries.get(key)?.holder.owner
       return holder !== undefined && memoryStore.revoke(store, key, holder, now())

@@ -51,8 +51,10 @@ export const leftovers = (backend: LockBackend["Service"]): ReadonlyArray<string
 
 /** Nothing is held, queued, under way or remembered. */
 export const assertClean = (backend: ScriptedBackend.ScriptedBackend, property = "nothing is left"): void => {
-  assert.isTrue(backend.isIdle(), `${property}: on the server`)
-  assert.deepStrictEqual(leftovers(backend), [], property)
+  // Some tests ask it thousands of times, which an assertion that holds is too slow for.
+  if (!backend.isIdle()) assert.fail(`${property}: on the server`)
+  const left = leftovers(backend)
+  if (left.length > 0) assert.deepStrictEqual(left, [], property)
 }
 
 /** The clock of the test, whose two times can jump: wall time when the machine sleeps, both when nothing else can run. */

@@ -11,7 +11,7 @@ import {
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Fiber, Option, type Scope } from "effect"
 import { inspect } from "node:util"
-import { atEveryOperation, type Cast, type Disturbance, disturbances } from "./Disturbance.ts"
+import { atEveryOperation, type Cast, type Disturbance, disturbances, loss } from "./Disturbance.ts"
 import {
   assertClean,
   assertError,
@@ -504,11 +504,6 @@ const robbed: Cast = {
       Effect.ignore(using(by)(withPermit("k", { limit: 2, permits: 2 }, Effect.yieldNow)))
     )
 }
-const loss = (key: string): Disturbance => (_, { backend }) => {
-  backend.rob(key)
-  return false
-}
-
 describe.each<readonly [string, Cast, ReadonlyArray<readonly [string, Disturbance]>]>([
   ["alone", alone, Object.entries(disturbances).filter(([name]) => name !== "a loss" && name !== "a timeout")],
   ["among others", amongOthers, Object.entries(disturbances).filter(([name]) => name.includes("interruption"))],
