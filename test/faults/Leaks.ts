@@ -21,18 +21,23 @@ export interface LeakSpec {
 
 export type Command =
   | { readonly do: "pairs", readonly pairs: number }
+  | { readonly do: "glance" }
   | { readonly do: "measure" }
   /** Pairs that may fail, until the next command. */
   | { readonly do: "suffer" }
   | { readonly do: "stop" }
 
-/** What a process has, after its garbage was collected. `heap` in bytes. */
-export interface Inventory {
-  readonly fibers: number
+/** What can be counted at once. */
+export interface Glance {
   readonly timers: number
   readonly handles: number
-  readonly sockets: number
   readonly listeners: number
+}
+
+/** What a process has, after its garbage was collected. `heap` in bytes. */
+export interface Inventory extends Glance {
+  readonly fibers: number
+  readonly sockets: number
   readonly warnings: number
   readonly heap: number
 }
@@ -84,8 +89,9 @@ const start = (spec: LeakSpec): Effect.Effect<Process, never, Scope.Scope> =>
     })
   )
 
-const isInventory = (value: unknown): value is Inventory =>
-  typeof value === "object" && value !== null && "heap" in value
+const isGlance = (value: unknown): value is Glance => typeof value === "object" && value !== null && "handles" in value
+
+const isInventory = (value: unknown): value is Inventory => isGlance(value) && "heap" in value
 
 /**
  * What may be more for a moment: the timer of a void mark, an answer being read, a stream that stays on a connection which
@@ -144,6 +150,8 @@ const harmOnce = (way: Way, random: Random): Effect.Effect<void> => {
 
 /** How long connections, sessions and parents may take to settle, in milliseconds. */
 const longestSettle = 10_000
+/** How long to wait for what can be seen at a glance before everything is counted. */
+const longestGlances = 1500
 
 interface Measured {
   readonly figures: LeakFigures | undefined
@@ -160,17 +168,34 @@ const measured = Effect.fnUntraced(function*(
   const way = yield* pave(target.servers)
   const { hear, tell } = yield* start({ connection: target.connection(way), ttl: 10_000 })
   yield* hear
+  const connections = Effect.map(
+    Effect.forEach(way, (road) => road.connections),
+    (counts) => counts.reduce((sum, n) => sum + n, 0)
+  )
   const take = Effect.gen(function*() {
     yield* tell({ do: "measure" })
     const own = yield* hear
     if (!isInventory(own)) return yield* new Died({ output: `said ${JSON.stringify(own)}` })
-    const connections = yield* Effect.forEach(way, (road) => road.connections)
-    return { ...own, connections: connections.reduce((sum, n) => sum + n, 0), ...yield* target.watched }
+    return { ...own, connections: yield* connections, ...yield* target.watched }
   })
+  /** To count everything is expensive; while the last requests are under way there are more timers at least. */
+  const atRest = (before: Record<string, number>) =>
+    Effect.gen(function*() {
+      const until = now() + longestGlances
+      while (now() < until) {
+        yield* tell({ do: "glance" })
+        const own = yield* hear
+        if (!isGlance(own)) return yield* new Died({ output: `said ${JSON.stringify(own)}` })
+        const seen: Record<string, number> = { ...own, connections: yield* connections }
+        if (Object.entries(seen).every(([name, count]) => count <= (before[name] ?? 0))) return
+        yield* Effect.sleep(100)
+      }
+    })
   const settled = (before: Record<string, number>) =>
     Effect.gen(function*() {
       const until = now() + longestSettle
       while (true) {
+        yield* atRest(before)
         const after = yield* take
         if (excess(way.length, before, after).length === 0 || now() > until) return after
         yield* Effect.sleep(500)
@@ -186,15 +211,15 @@ const measured = Effect.fnUntraced(function*(
   })
 
   // What is made once is made: compiled code, connections, sessions, and the subscriptions of fibers that once had to wait.
-  yield* work(1000)
+  yield* work(100)
   yield* suffer(10)
-  yield* work(1000)
+  yield* work(800)
   yield* Effect.sleep(2500)
   const before = yield* take
   yield* work(pairs)
   const afterPairs = yield* settled(before)
   yield* suffer(faults)
-  yield* work(1000)
+  yield* work(200)
   const afterFaults = yield* settled(before)
   return {
     figures: { pairs, faults, before, afterPairs, afterFaults },
