@@ -21,6 +21,8 @@ interface Member {
   /** When it was killed by us, or was seen to be gone. */
   killed: number | undefined
   gone: boolean
+  /** Whether it is known to take locks. */
+  ready: boolean
 }
 
 /** The workers. */
@@ -78,7 +80,7 @@ export const make = Effect.fnUntraced(function*(
       env: { ...process.env, NODE_OPTIONS: "", [variable]: JSON.stringify(full) },
       stdio: ["ignore", "ignore", errors, "ipc"]
     })
-    const member: Member = { name, slot, log, child, killed: undefined, gone: false }
+    const member: Member = { name, slot, log, child, killed: undefined, gone: false, ready: false }
     members.push(member)
     seats[slot] = member
     child.on("message", (ask: Ask) => tell(member, { do: "answer", a: ask.a, taken: take(ask) }))
@@ -126,7 +128,8 @@ export const make = Effect.fnUntraced(function*(
     }
   }
 
-  const isReady = (member: Member): boolean => readLog(member).includes(`"e":"ready"`)
+  /** It is asked often, and the log grows. */
+  const isReady = (member: Member): boolean => member.ready ||= readLog(member).includes(`"e":"ready"`)
 
   const kill = (member: Member): void => {
     if (!member.gone) member.killed ??= now()

@@ -85,7 +85,8 @@ const ownStalls = Effect.acquireRelease(
   ({ stop }) => Effect.sync(stop)
 )
 
-const probeMillis = 50
+/** A probe is a connection of its own, for which some servers start a process. */
+const probeMillis = 100
 /** An answer that takes longer was not held up by the probe itself. */
 const slowAnswer = 100
 

@@ -26,12 +26,36 @@ const write = (entry: Entry): void => void Fs.writeSync(log, `${JSON.stringify(e
 
 let ambush: Exclude<Order, { readonly do: "quit" | "answer" }> | undefined
 let quitting = false
+/** Ends the pauses under the lock. */
+const resting = new Set<() => void>()
+
+const quit = (): void => {
+  quitting = true
+  for (const wake of resting) wake()
+}
+
+/** A pause under the lock, which ends early when the run does: nothing more is broken then. */
+const rest = (millis: number): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const end = () => {
+      clearTimeout(timer)
+      resting.delete(wake)
+    }
+    const wake = () => {
+      end()
+      resume(Effect.void)
+    }
+    const timer = setTimeout(wake, quitting ? 0 : millis)
+    resting.add(wake)
+    return Effect.sync(end)
+  })
+
 const answers = new Map<number, (taken: boolean) => void>()
 /** The attempts that wait for a key, and since when. */
 const waiting = new Map<number, number>()
 
 process.on("message", (order: Order) => {
-  if (order.do === "quit") quitting = true
+  if (order.do === "quit") quit()
   else if (order.do === "answer") answers.get(order.a)?.(order.taken)
   else ambush = order
 })
@@ -99,7 +123,7 @@ const count = Effect.fnUntraced(function*(a: number, { fencingToken, key }: Leas
   const counter = counters.get(key)
   const n = counter?.read() ?? 0
   write({ e: "read", t: now(), a, n })
-  yield* Effect.sleep(millis())
+  yield* rest(millis())
   write({ e: "wrote", t: now(), a, n: n + 1 })
   counter?.write(n + 1)
   const taken = yield* register({ a, key, token: String(fencingToken) })
@@ -128,7 +152,7 @@ const section = (a: number, work: number) => (lease: Lease) =>
         // Without a pause, if there is none to make: a process that was frozen here goes on before it looks at its clock.
         beforeFence: Effect.suspend(() => {
           const more = spring("holding")
-          return more > 0 ? Effect.sleep(more) : Effect.void
+          return more > 0 ? rest(more) : Effect.void
         })
       })))
   })
@@ -137,7 +161,7 @@ const section = (a: number, work: number) => (lease: Lease) =>
 const permitSection = (a: number, work: number, { fencingToken, owner, permit }: Lock.Permit): Effect.Effect<void> =>
   Effect.suspend(() => {
     write({ e: "held", t: now(), a, token: String(fencingToken), owner, permit })
-    return Effect.sleep(work + spring("holding"))
+    return rest(work + spring("holding"))
   })
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ export const ask = (
     const socket = Net.connect(address, () => socket.write(question, "latin1"))
     const end = (answer: Effect.Effect<string, NoAnswer>) => {
       clearTimeout(timer)
+      socket.off("close", fail)
       socket.destroy()
       resume(answer)
     }
