@@ -216,11 +216,17 @@ export const atEveryOperation = Effect.fnUntraced(function*(cast: Cast, disturba
   let runs = 0
   for (let from = 1;;) {
     let at: number | undefined
-    yield* run(cast, disturbance, (operation, matters) => {
-      if (at !== undefined || operation < from || !matters()) return false
-      at = operation
-      return true
-    }, slow, `from operation ${from} on`)
+    yield* run(
+      cast,
+      disturbance,
+      (operation, matters) => {
+        if (at !== undefined || operation < from || !matters()) return false
+        at = operation
+        return true
+      },
+      slow,
+      `from operation ${from} on`
+    )
     runs++
     if (at === undefined) return runs
     from = at + 1

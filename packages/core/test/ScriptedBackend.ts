@@ -66,7 +66,7 @@ export interface ScriptedBackend extends Service {
   readonly freeze: () => void
   /** What stood still reaches the server, in the order in which it was sent, and all further requests too. */
   readonly thaw: Effect.Effect<void>
-  /** Whether anybody holds the key on the server. */
+  /** Whether the key is held on the server. */
   readonly isHeld: (key: string) => boolean
   /** The server takes the key away from its holder, which is told. */
   readonly rob: (key: string) => boolean
