@@ -17,7 +17,7 @@ const attempt = (key: string): LockRequest => ({
 
 const noop = (): void => {}
 
-const settle = Effect.forEach(Array.from({ length: 40 }), () => Effect.yieldNow, { discard: true })
+const settle = Effect.forEach(Array.from({ length: 12 }), () => Effect.yieldNow, { discard: true })
 
 type Disturbance = "interruption" | "broken streams"
 
