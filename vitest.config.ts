@@ -5,7 +5,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { publishedPackages } from "./scripts/workspace.ts"
 
 /** Most of a run is waiting, and on two cores Vitest's default is one worker. */
-const maxWorkers = 5
+const maxWorkers = 7
 
 const unit = (folder: string) => ({
   test: {
