@@ -1,8 +1,17 @@
+/**
+ * The oldest version, and a driver of the caller's own: each is enough to run the suite once more, and they have nothing to
+ * do with each other.
+ */
+import { LockBackend } from "@dlock/core"
 import { LockTest } from "@dlock/core/testing"
-import { describe } from "@effect/vitest"
+import { EtcdLock } from "@dlock/etcd"
+import { Effect, Layer } from "effect"
 import { available } from "../harness/Program.ts"
-import { backend, capabilities, Etcd } from "./support.ts"
+import { capabilities, Etcd } from "./support.ts"
 
-describe.skipIf(!available("etcd-3.4"))("3.4", () => {
-  LockTest.suiteWith("etcd 3.4", backend, capabilities("4 seconds"), Etcd.layer({ version: "3.4" }))
-})
+LockTest.suiteWith(
+  "etcd over a driver of one's own",
+  Layer.effect(LockBackend, Effect.flatMap(Etcd, ({ bare }) => EtcdLock.makeClient(bare))),
+  capabilities("4 seconds"),
+  available("etcd-3.4") ? Etcd.layer({ version: "3.4" }) : Etcd.layer()
+)
