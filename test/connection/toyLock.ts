@@ -201,9 +201,9 @@ const connect = (edge: Edge): Effect.Effect<Wire, LockBackendError> => {
       duration: left,
       orElse: () => Effect.fail(errors.timeout("connect", { at, detail: "no greeting" }))
     })
-  // Several at once: however busy the machine is, they are too many.
+  // One round is too many already: a busy machine comes to no second one in time.
   const pauseless: Effect.Effect<Wire, LockBackendError> = Effect.catch(
-    Effect.raceAll(Array.from({ length: 8 }, () => limited(commandTimeout))),
+    Effect.raceAll(Array.from({ length: 256 }, () => limited(commandTimeout))),
     (error) => Errors.passes(error) ? Effect.flatMap(Effect.yieldNow, () => pauseless) : Effect.fail(error)
   )
   return faults.has("loops without a pause")

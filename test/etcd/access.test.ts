@@ -171,7 +171,7 @@ describe.concurrent("etcd access", () => {
       const { app, ca, secure, server, sign } = yield* mutual("DNS:etcd.example")
       const tls = { ca, ...app }
       const error = yield* Effect.flip(
-        Effect.scoped(EtcdLock.make({ endpoints: secure, tls, dialTimeout: "1 second" }))
+        Effect.scoped(EtcdLock.make({ endpoints: secure, tls, dialTimeout: "5 seconds" }))
       )
       assert.match(error.message, /another name; set tls\.serverName|not trusted|ERR_TLS_CERT_ALTNAME|altnames/i)
       const backend = yield* EtcdLock.make({ endpoints: secure, tls: { ...tls, serverName: "etcd.example" } })

@@ -23,9 +23,11 @@ export interface Failure {
   readonly unknown: boolean
   /** The server wants a login, or another one: the token ran out, or authentication was switched on. */
   readonly login: boolean
+  /** The time ran out: it says less than what an earlier try failed with. */
+  readonly late: boolean
 }
 
-type Verdict = Pick<Failure, "reason" | "passes" | "broken" | "unknown" | "login">
+type Verdict = Pick<Failure, "reason" | "passes" | "broken" | "unknown" | "login" | "late">
 
 const verdict = (reason: Failure["reason"], flags: Partial<Omit<Verdict, "reason">> = {}): Verdict => ({
   reason,
@@ -33,12 +35,13 @@ const verdict = (reason: Failure["reason"], flags: Partial<Omit<Verdict, "reason
   broken: false,
   unknown: false,
   login: false,
+  late: false,
   ...flags
 })
 
 const unsent = verdict("Unreachable", { passes: true, broken: true })
 const cutOff = verdict("Unreachable", { passes: true, broken: true, unknown: true })
-const silent = verdict("Timeout", { passes: true, broken: true, unknown: true })
+const silent = verdict("Timeout", { passes: true, broken: true, unknown: true, late: true })
 const busy = verdict("Unreachable", { passes: true })
 const wantsLogin = verdict("Unauthorized", { login: true })
 
@@ -49,7 +52,7 @@ export const staleToken = "the login ran out"
 const byText: ReadonlyArray<readonly [RegExp, Verdict]> = [
   [/No connection established|Name resolution failed|before call started|already closed|circuit breaker/, unsent],
   // gRPC's deadline passed before there was a connection to send anything on.
-  [/Deadline exceeded.*(Waiting for LB pick|waiting for name resolution)/s, unsent],
+  [/Deadline exceeded.*(Waiting for LB pick|waiting for name resolution)/s, { ...unsent, late: true }],
   // The server gave up as the deadline passed that the try had told it, while it had no leader to ask.
   [/context deadline exceeded/, cutOff],
   [/etcdserver: request timed out/, verdict("Unreachable", { passes: true, unknown: true })],
