@@ -57,6 +57,8 @@ const allKeys = [
 ]
 /** Before the first fault, and after the last: then the order of the line can be judged, and how long it takes. */
 const calm = 2500
+/** How much longer a run may take on a busy machine. */
+const longestUntilHappened = 60_000
 
 /** A folder that is removed with the scope. */
 const folder = Effect.acquireRelease(
@@ -109,10 +111,13 @@ const serverStalls = Effect.fnUntraced(function*(servers: ReadonlyArray<Server>)
 const longestStart = 180_000
 
 /** Waits until it is so; answers whether it became so in time. */
-const eventually = (condition: () => boolean, limit: number): Effect.Effect<boolean> =>
+const eventually = (condition: () => boolean, limit: number, every = 50): Effect.Effect<boolean> =>
   Effect.gen(function*() {
     const until = now() + limit
-    while (!condition() && now() < until) yield* Effect.sleep(50)
+    while (now() < until) {
+      if (condition()) return true
+      yield* Effect.sleep(every)
+    }
     return condition()
   })
 
@@ -178,6 +183,14 @@ const harm = Effect.fnUntraced(function*(name: TargetName, target: Target, { see
   const world = { target, crew, ways, random: Random.make(Random.seedOf(seed, name)) }
   const faults = [...yield* drill(world), ...yield* rage(world, seconds * 1000)]
   yield* Effect.sleep(calm)
+  // A busy machine needs longer until everything has happened once that is to be judged.
+  const soFar = () =>
+    check({ ...crew.record(), faults: [], register: crew.register, ledger: [] }, promises, limit).figures
+  yield* eventually(
+    () => nothingHappened({ ...target, ledger: undefined }, started, soFar()).length === 0,
+    longestUntilHappened,
+    calm
+  )
   yield* crew.quit(2 * longestWait(promises))
   const history: History = {
     ...crew.record(),

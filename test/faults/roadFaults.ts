@@ -108,7 +108,7 @@ export const verbs: ReadonlyArray<Verb> = ["acquire", "renew", "release"]
 export const replyTo = (verb: Verb): string => `drop the reply to one ${verb}`
 
 /** How long a verb may take to be asked for. */
-const longestUntilAsked = 6000
+const longestUntilAsked = 20_000
 /** After this time connections are opened anew: what comes first on one can be read best. */
 const patience = 1500
 

@@ -29,7 +29,7 @@ const toStrangers: ReadonlyArray<Definition> = Object.entries(greetings).map(([w
       const stranger = yield* strangers.speaking(text)
       yield* failsTo(kit, stranger, Effect.scoped(kit.connect(stranger)))
       assert.isAtMost(
-        stranger.accepted(),
+        yield* stranger.accepted,
         mostPerSecond * (1 + kit.commandTimeout / 1000),
         "it pauses between attempts"
       )
@@ -63,10 +63,11 @@ export const connecting: ReadonlyArray<Definition> = [
       Effect.gen(function*() {
         const stranger = yield* strangers.hangingUp()
         yield* failsTo(kit, stranger, Effect.scoped(kit.connect(stranger)))
-        assert.isAtMost(stranger.accepted(), mostPerSecond * (1 + kit.commandTimeout / 1000))
-        const isQuiet = Effect.suspend(() => {
-          const before = stranger.accepted()
-          return Effect.map(Effect.sleep("300 millis"), () => stranger.accepted() === before)
+        assert.isAtMost(yield* stranger.accepted, mostPerSecond * (1 + kit.commandTimeout / 1000))
+        const isQuiet = Effect.gen(function*() {
+          const before = yield* stranger.accepted
+          yield* Effect.sleep("300 millis")
+          return (yield* stranger.accepted) === before
         })
         // A connection may be under way still.
         yield* until(isQuiet, kit.slack, "nothing is tried after the layer has failed")

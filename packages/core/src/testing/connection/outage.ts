@@ -101,7 +101,7 @@ export const outages: ReadonlyArray<Definition> = [
           const stranger = yield* strangers.hangingUp(server.port)
           yield* Effect.forkScoped(Effect.ignore(client.acquire(kit.request())))
           yield* Effect.sleep(seconds * 1000)
-          return stranger.accepted()
+          return yield* stranger.accepted
         }))
         assert.isAtMost(accepted, mostPerSecond * (1 + seconds), "connections while the server hangs up")
         yield* Effect.orDie(server.start)

@@ -9,13 +9,16 @@ import type { Place } from "./Adapter.ts"
 
 /** Something that listens, and counts the connections. */
 export interface Stranger extends Place {
-  /** How many connections were accepted so far. */
-  readonly accepted: () => number
+  /** How many connections were accepted so far, with those that were made and only wait for this process. */
+  readonly accepted: Effect.Effect<number>
   /** How many are open. */
   readonly open: () => number
 }
 
 const host = "127.0.0.1"
+
+/** On a busy machine a time is over before the process has come to what happened in it. */
+const turns = Effect.repeat(Effect.sleep(1), { times: 20 })
 
 /** Listens until the scope closes, on a free port or on this one. */
 const listen = (greet: (socket: Socket) => void, port = 0): Effect.Effect<Stranger, never, Scope.Scope> =>
@@ -34,7 +37,14 @@ const listen = (greet: (socket: Socket) => void, port = 0): Effect.Effect<Strang
       server.listen(port, host, () => {
         const address = server.address()
         if (typeof address !== "object" || address === null) return resume(Effect.die("it listens nowhere"))
-        resume(Effect.succeed({ host, port: address.port, accepted: () => accepted, open: () => sockets.size }))
+        resume(
+          Effect.succeed({
+            host,
+            port: address.port,
+            accepted: Effect.map(turns, () => accepted),
+            open: () => sockets.size
+          })
+        )
       })
     })
     const close = Effect.callback<void>((resume) => {
