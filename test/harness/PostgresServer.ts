@@ -192,6 +192,8 @@ const make = Effect.fnUntraced(function*({ name = "standby", primary, settings =
           "shared_buffers=32MB",
           // A kill of the process loses nothing all the same.
           "fsync=off",
+          // Else a killed server leaves its segment in /dev/shm.
+          "dynamic_shared_memory_type=mmap",
           ...(tls === undefined ? [] : tlsSettings(folder)),
           ...settings
         ].flatMap((setting) => ["-c", setting])
