@@ -4,7 +4,7 @@
  */
 import { Leader, type Lease, Lock, LockLost, LockUnavailable, withPermit } from "@dlock/core"
 import { NodeRuntime } from "@effect/platform-node"
-import { Cause, Effect, Exit, Layer, Logger, Option, Schedule } from "effect"
+import { Cause, Deferred, Effect, Exit, Layer, Logger, Option, Schedule } from "effect"
 import * as Fs from "node:fs"
 import { layer } from "./connect.ts"
 import type { Entry, Result, Role } from "./History.ts"
@@ -25,37 +25,18 @@ const write = (entry: Entry): void => void Fs.writeSync(log, `${JSON.stringify(e
 // ---------------------------------------------------------------------------------------------------------------------
 
 let ambush: Exclude<Order, { readonly do: "quit" | "answer" }> | undefined
-let quitting = false
-/** Ends the pauses under the lock. */
-const resting = new Set<() => void>()
-
-const quit = (): void => {
-  quitting = true
-  for (const wake of resting) wake()
-}
+/** The run is over: no attempt is begun any more. */
+const over = Deferred.makeUnsafe<void>()
 
 /** A pause under the lock, which ends early when the run does: nothing more is broken then. */
-const rest = (millis: number): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const end = () => {
-      clearTimeout(timer)
-      resting.delete(wake)
-    }
-    const wake = () => {
-      end()
-      resume(Effect.void)
-    }
-    const timer = setTimeout(wake, quitting ? 0 : millis)
-    resting.add(wake)
-    return Effect.sync(end)
-  })
+const rest = (millis: number): Effect.Effect<void> => Effect.asVoid(Effect.timeoutOption(Deferred.await(over), millis))
 
 const answers = new Map<number, (taken: boolean) => void>()
 /** The attempts that wait for a key, and since when. */
 const waiting = new Map<number, number>()
 
 process.on("message", (order: Order) => {
-  if (order.do === "quit") quit()
+  if (order.do === "quit") Deferred.doneUnsafe(over, Effect.void)
   else if (order.do === "answer") answers.get(order.a)?.(order.taken)
   else ambush = order
 })
@@ -267,7 +248,7 @@ const crew = (number: number) =>
   Effect.gen(function*() {
     const lock = yield* Lock
     if (number === 0) write({ e: "ready", t: now() })
-    yield* Effect.forEach(fibers(lock, number), Effect.repeat({ until: () => quitting }), {
+    yield* Effect.forEach(fibers(lock, number), Effect.repeat({ until: () => Deferred.isDoneUnsafe(over) }), {
       concurrency: "unbounded",
       discard: true
     })
