@@ -59,6 +59,8 @@ export interface Repetition<E> {
   readonly ways?: number | undefined
   /** Whether to try again after this failure: `Errors.passes`. */
   readonly again: (error: E) => boolean
+  /** Whether a try ran out of time, which says less than what one before it failed with. Default: none does. */
+  readonly late?: ((error: E) => boolean) | undefined
 }
 
 const shortestPause = 20
@@ -66,23 +68,24 @@ const longestPause = 500
 
 /**
  * Runs an attempt again while its failure passes by itself and there is time, with a pause that doubles from 20 to 500
- * ms. `left` is the time that is left for the attempt. Fails with the last failure.
+ * ms. `left` is the time that is left for the attempt. Fails with the last failure that is not late, if there is one.
  *
  * @category combinators
  * @since 0.1.0
  */
 export const repeat = <A, E>(
   timers: Timers,
-  { again, limit, ways = 1 }: Repetition<E>,
+  { again, late, limit, ways = 1 }: Repetition<E>,
   attempt: (left: number) => Effect.Effect<A, E>
 ): Effect.Effect<A, E> =>
   Effect.suspend(() => {
     const end = timers.now() + limit
-    const from = (tries: number): Effect.Effect<A, E> =>
+    const from = (tries: number, told?: { readonly error: E }): Effect.Effect<A, E> =>
       Effect.catch(attempt(Math.max(end - timers.now(), 1)), (error) => {
+        const best = told !== undefined && late?.(error) === true ? told : { error }
         const pause = tries < ways ? 0 : Math.min(shortestPause * 2 ** (tries - ways), longestPause)
-        if (!again(error) || timers.now() + pause + 1 >= end) return Effect.fail(error)
-        return Effect.flatMap(pause === 0 ? Effect.yieldNow : Effect.sleep(pause), () => from(tries + 1))
+        if (!again(error) || timers.now() + pause + 1 >= end) return Effect.fail(best.error)
+        return Effect.flatMap(pause === 0 ? Effect.yieldNow : Effect.sleep(pause), () => from(tries + 1, best))
       })
     return from(1)
   })

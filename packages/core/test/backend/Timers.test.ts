@@ -151,4 +151,21 @@ describe("calls", () => {
       yield* Effect.flip(Calls.repeat(timers, { limit: 1000, again: Errors.passes }, attempt))
       assert.strictEqual(tries, 1)
     }))
+
+  it.effect("tell what an earlier try failed with when the last one ran out of time", () =>
+    Effect.gen(function*() {
+      const timers = yield* Timers.make
+      const told = (failures: ReadonlyArray<string>) => {
+        const left = [...failures]
+        return Effect.flip(Calls.repeat(
+          timers,
+          { limit: 1000, ways: failures.length, again: () => left.length > 0, late: (error) => error === "late" },
+          () => Effect.suspend(() => Effect.fail(left.shift()))
+        ))
+      }
+      assert.strictEqual(yield* told(["not trusted", "late", "late"]), "not trusted")
+      assert.strictEqual(yield* told(["not trusted", "late", "refused"]), "refused")
+      assert.strictEqual(yield* told(["late", "refused", "late"]), "refused")
+      assert.strictEqual(yield* told(["late", "late"]), "late")
+    }))
 })

@@ -203,22 +203,15 @@ export const call = <A extends Answer>(
   const { connections: { count: ways }, timers } = state
   const each = limits.each ?? limits.total / (ways < 3 ? 2 : 3)
   const least = Math.min(each, limits.total) * leastShare
-  return Effect.suspend(() => {
-    // The last try may be cut short, which says less than what one before it failed with.
-    let told: Tried | undefined
-    const again = (tried: Tried): boolean => {
-      if (!isLate(tried)) told = tried
-      return passes(tried)
-    }
-    const tries = Calls.repeat(timers, { limit: limits.total - least, ways, again }, (left) => {
-      const time = left + least
-      return loggedIn(state, time, attempt(state, Math.min(each, time), limits, run))
-    })
-    return Effect.mapError(tries, (last) => {
-      const { address, failure } = isLate(last) ? told ?? last : last
-      return failure._tag === "LeaseGone" ? failure : errors.toError(operation, failure, address)
-    })
+  const repetition = { limit: limits.total - least, ways, again: passes, late: isLate }
+  const tries = Calls.repeat(timers, repetition, (left) => {
+    const time = left + least
+    return loggedIn(state, time, attempt(state, Math.min(each, time), limits, run))
   })
+  return Effect.mapError(
+    tries,
+    ({ address, failure }) => failure._tag === "LeaseGone" ? failure : errors.toError(operation, failure, address)
+  )
 }
 
 /** A request in which the absence of a lease is an answer like others. */

@@ -197,17 +197,10 @@ const grown = <E>(opened: Effect.Effect<Session.Session, E>): Effect.Effect<Sess
 const outlast = (self: Sessions, seconds: number, limit: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
     const patience = patienceFor(self, limit)
-    // The last try may be cut short, which says less than what the one before it failed with.
-    let last = notConnected(`no connection within ${patience} ms`)
-    const onError = (error: MysqlError) => {
-      last = error
-      return error
-    }
-    return Calls.repeat(self.timers, { limit: patience, again: isPassing }, (left) =>
-      openOnce(self, seconds).pipe(
-        Effect.mapError(onError),
-        Effect.timeoutOrElse({ duration: left, orElse: () => Effect.fail(last) })
-      )).pipe(grown)
+    const late = notConnected(`no connection within ${patience} ms`)
+    const repetition = { limit: patience, again: isPassing, late: (error: MysqlError) => error === late }
+    return Calls.repeat(self.timers, repetition, (left) =>
+      Effect.timeoutOrElse(openOnce(self, seconds), { duration: left, orElse: () => Effect.fail(late) })).pipe(grown)
   })
 
 /** A session that is vacant, or a new one. One attempt: it fails at once with what may pass. */

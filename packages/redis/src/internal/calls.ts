@@ -36,16 +36,16 @@ export const run = <A>(connection: Connection, asking: Asking<A>): Effect.Effect
   Effect.suspend(() => {
     const { isWanted, limit, operation } = asking
     const { ready, timers } = connection
-    let last: Failure | undefined
+    let isFirst = true
     let isClosed = false
-    const again = (failure: Failure): boolean => {
-      // What the server said before tells more than that there was no time left for another answer.
-      if (failure._tag !== "Late") last = failure
-      return passes(failure) && !isClosed && isWanted?.() !== false
-    }
+    const again = (failure: Failure): boolean => passes(failure) && !isClosed && isWanted?.() !== false
     const opened = Effect.tapError(ready, () => Effect.sync(() => isClosed = true))
-    const called = Calls.repeat(timers, { limit, again }, (left) => {
-      if (last === undefined) return once(connection, asking, left)
+    const late = (failure: Failure): boolean => failure._tag === "Late"
+    const called = Calls.repeat(timers, { limit, again, late }, (left) => {
+      if (isFirst) {
+        isFirst = false
+        return once(connection, asking, left)
+      }
       const until = timers.now() + left
       return Effect.timeoutOrElse(opened, { duration: left, orElse: () => Effect.fail({ _tag: "Late" } as const) })
         .pipe(
@@ -53,7 +53,7 @@ export const run = <A>(connection: Connection, asking: Asking<A>): Effect.Effect
         )
     })
     return Effect.matchEffect(called, {
-      onFailure: (failure) => Effect.fail(connection.toError(operation, last ?? failure)),
+      onFailure: (failure) => Effect.fail(connection.toError(operation, failure)),
       onSuccess: asking.read
     })
   })
