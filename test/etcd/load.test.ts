@@ -1,21 +1,11 @@
 /**
- * What many locks cost, and how fast a lock changes hands.
+ * What many locks ask of the server, and how fast a lock changes hands.
  */
 import { EtcdLock } from "@dlock/etcd"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Option } from "effect"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { freshKey, millis, newRequest } from "../requests.ts"
 import { Etcd } from "./support.ts"
-
-setFlagsFromString("--expose_gc")
-const collect: unknown = runInNewContext("gc")
-
-const heap = (): number => {
-  if (typeof collect === "function") { for (let i = 0; i < 3; i++) collect() }
-  return process.memoryUsage().heapUsed
-}
 
 /** What three of four are below. */
 const mostOf = (values: ReadonlyArray<number>): number =>
@@ -30,23 +20,15 @@ const received = Effect.gen(function*() {
 })
 
 layer(Etcd.layer(), { excludeTestServices: true })("etcd under load", (it) => {
-  it.effect("10,000 held locks cost at most a request per second, and a kilobyte each", () =>
+  it.effect("2,000 held locks cost at most a request per second", () =>
     Effect.gen(function*() {
       const { endpoints } = yield* Etcd
       const backend = yield* EtcdLock.make({ endpoints, commandTimeout: "30 seconds" })
-      const requests = Array.from({ length: 12_000 }, () => newRequest(freshKey()))
-      const hold = (some: typeof requests) =>
-        Effect.forEach(some, (request) => backend.tryAcquire(request), { concurrency: 64 }).pipe(
-          Effect.tap((grants) => Effect.sync(() => assert.isTrue(grants.every(Option.isSome)))),
-          // Until their keys are watched.
-          Effect.andThen(Effect.sleep("3 seconds"))
-        )
-      // The first ones pay for the connection.
-      yield* hold(requests.slice(0, 2000))
-      const before = heap()
-      yield* hold(requests.slice(2000))
-      const each = (heap() - before) / 10_000
-      assert.isBelow(each, 1000, "bytes of a held lock")
+      const requests = Array.from({ length: 2000 }, () => newRequest(freshKey()))
+      const grants = yield* Effect.forEach(requests, (request) => backend.tryAcquire(request), { concurrency: 64 })
+      assert.isTrue(grants.every(Option.isSome))
+      // Until their keys are watched.
+      yield* Effect.sleep("3 seconds")
       const counted = yield* received
       yield* Effect.sleep("8 seconds")
       const renewed = yield* Effect.forEach(requests, (request) => backend.renew(request, {}))

@@ -27,13 +27,14 @@ export class Etcd extends Context.Service<Etcd, {
       })
     )
 
-  static readonly layerCluster = Layer.effect(
-    Etcd,
-    Effect.gen(function*() {
-      const { endpoints } = yield* etcdCluster()
-      return { endpoints, bare: yield* connect(endpoints) }
-    })
-  )
+  static readonly layerCluster = (options: Options = {}) =>
+    Layer.effect(
+      Etcd,
+      Effect.gen(function*() {
+        const { endpoints } = yield* etcdCluster(options)
+        return { endpoints, bare: yield* connect(endpoints) }
+      })
+    )
 }
 
 /** A bare driver, closed with the scope. */

@@ -199,8 +199,11 @@ const outlast = (self: Sessions, seconds: number, limit: number): Effect.Effect<
     const patience = patienceFor(self, limit)
     const late = notConnected(`no connection within ${patience} ms`)
     const repetition = { limit: patience, again: isPassing, late: (error: MysqlError) => error === late }
-    return Calls.repeat(self.timers, repetition, (left) =>
-      Effect.timeoutOrElse(openOnce(self, seconds), { duration: left, orElse: () => Effect.fail(late) })).pipe(grown)
+    return Calls.repeat(
+      self.timers,
+      repetition,
+      (left) => Effect.timeoutOrElse(openOnce(self, seconds), { duration: left, orElse: () => Effect.fail(late) })
+    ).pipe(grown)
   })
 
 /** A session that is vacant, or a new one. One attempt: it fails at once with what may pass. */

@@ -31,6 +31,8 @@ const once = (connection: Connection, call: Call, limit: number): Effect.Effect<
     return Effect.sync(() => commands.abandon(pending))
   })
 
+const isLate = (failure: Failure): boolean => failure._tag === "Late"
+
 /** Calls a script; fails when there is no answer within the limit, or a refusal. */
 export const run = <A>(connection: Connection, asking: Asking<A>): Effect.Effect<A, LockBackendError> =>
   Effect.suspend(() => {
@@ -40,8 +42,7 @@ export const run = <A>(connection: Connection, asking: Asking<A>): Effect.Effect
     let isClosed = false
     const again = (failure: Failure): boolean => passes(failure) && !isClosed && isWanted?.() !== false
     const opened = Effect.tapError(ready, () => Effect.sync(() => isClosed = true))
-    const late = (failure: Failure): boolean => failure._tag === "Late"
-    const called = Calls.repeat(timers, { limit, again, late }, (left) => {
+    const called = Calls.repeat(timers, { limit, again, late: isLate }, (left) => {
       if (isFirst) {
         isFirst = false
         return once(connection, asking, left)

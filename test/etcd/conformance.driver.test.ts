@@ -1,6 +1,5 @@
 /**
- * The oldest version, and a driver of the caller's own: each is enough to run the suite once more, and they have nothing to
- * do with each other.
+ * A single server of the oldest version, and a driver of the caller's own. The suite over a cluster has the rest.
  */
 import { LockBackend } from "@dlock/core"
 import { LockTest } from "@dlock/core/testing"
