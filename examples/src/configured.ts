@@ -1,6 +1,6 @@
 /**
- * One program on whichever backends its configuration enables: memory, Redis, Redlock, etcd, MySQL, ZooKeeper, or
- * several of them. Nothing here changes from one to the other.
+ * One program on whichever backends its configuration enables: memory, Redis, Redlock, etcd, MySQL, PostgreSQL,
+ * ZooKeeper, or several of them. Nothing here changes from one to the other.
  *
  *     DLOCK_REDIS_ENABLED=true DLOCK_REDIS_ADDRS=localhost:6379 node examples/src/configured.ts
  *     DLOCK_CONFIG=locks.yaml DLOCK_TIMEOUT=5s node examples/src/configured.ts
@@ -8,6 +8,7 @@
 import { LockConfig, LockRegistry, MemoryLock, withLock } from "@dlock/core"
 import { EtcdLock } from "@dlock/etcd"
 import { MysqlLock } from "@dlock/mysql"
+import { PostgresLock } from "@dlock/postgres"
 import { RedisLock, Redlock } from "@dlock/redis"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
@@ -24,7 +25,7 @@ const program = Effect.gen(function*() {
   yield* Effect.forEach(names, (name) => report.pipe(LockRegistry.withBackend(name)), { discard: true })
 })
 
-const backends = [MemoryLock, RedisLock, Redlock, EtcdLock, MysqlLock, ZooKeeperLock]
+const backends = [MemoryLock, RedisLock, Redlock, EtcdLock, MysqlLock, PostgresLock, ZooKeeperLock]
 
 const live = LockRegistry.layerConfig(backends).pipe(
   Layer.provide(LockConfig.layer({ backends })),

@@ -1,10 +1,11 @@
 /**
- * The programs of `examples/`, as users start them: in processes of their own, configured by their environment.
+ * The programs of `examples/`: in processes of their own, configured by their environment.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { fileURLToPath } from "node:url"
 import { type Child, startWith } from "../beyond/children.ts"
+import { bundled } from "../harness/Bundle.ts"
 import { mariadb } from "../harness/MysqlServer.ts"
 import { reserve } from "../harness/Port.ts"
 import { postgres } from "../harness/PostgresServer.ts"
@@ -14,7 +15,8 @@ import { until } from "../requests.ts"
 /** Each starts several programs, which takes a busy machine seconds for each. */
 const patience = 180_000
 
-const examples = fileURLToPath(new URL("../../examples/src", import.meta.url))
+/** As it is: it is plain JavaScript. */
+const plain = fileURLToPath(new URL("../../examples/src/plain.mjs", import.meta.url))
 
 const printed = (children: ReadonlyArray<Child>, start: string) =>
   children.flatMap(({ lines }) => lines).filter((line) => line.startsWith(start))
@@ -38,7 +40,7 @@ describe("examples", () => {
       const ports = [yield* reserve, yield* reserve]
       const services = yield* Effect.forEach(
         ports,
-        (port) => startWith({ DLOCK_POSTGRES_URL: url, PORT: `${port}` }, `${examples}/orders.ts`)
+        (port) => startWith({ DLOCK_POSTGRES_URL: url, PORT: `${port}` }, bundled("orders"))
       )
       yield* Effect.forEach(ports, (port) => until(answers(port)))
       const responses = yield* Effect.forEach(
@@ -57,7 +59,7 @@ describe("examples", () => {
     Effect.gen(function*() {
       const { addr } = yield* redis()
       const env = { DLOCK_REDIS_ADDRS: addr, SCHEDULE: "* * * * * *", CLOCKS_DIFFER_BY: "500 millis" }
-      const children = yield* Effect.forEach([1, 2, 3], () => startWith(env, `${examples}/nightly.ts`))
+      const children = yield* Effect.forEach([1, 2, 3], () => startWith(env, bundled("nightly")))
       yield* Effect.forEach(children, ({ until }) => until("ready"))
       yield* until(Effect.sync(() => printed(children, "report").length >= 4))
       const seconds = printed(children, "report").map((line) => Math.floor(Number(line.split(" ")[1]) / 1000))
@@ -70,7 +72,7 @@ describe("examples", () => {
     Effect.gen(function*() {
       const { database, host, password, port, username } = yield* mariadb()
       const env = { DLOCK_MYSQL_URL: `mysql://${username}:${password}@${host}:${port}/${database}` }
-      const children = yield* Effect.forEach([1, 2, 3, 4], () => startWith(env, `${examples}/migration.ts`))
+      const children = yield* Effect.forEach([1, 2, 3, 4], () => startWith(env, bundled("migration")))
       const codes = yield* Effect.forEach(children, ({ exit }) => exit, { concurrency: "unbounded" })
       assert.deepStrictEqual(codes, [0, 0, 0, 0])
       assert.deepStrictEqual(printed(children, "ran"), ["ran create-orders", "ran create-charges"])
@@ -80,18 +82,18 @@ describe("examples", () => {
   it.live("plain: two processes take turns, and SIGTERM leaves no key behind", () =>
     Effect.gen(function*() {
       const { addr } = yield* redis()
-      const pair = yield* Effect.forEach([1, 2], () => startWith({ REDIS: addr }, `${examples}/plain.mjs`))
+      const pair = yield* Effect.forEach([1, 2], () => startWith({ REDIS: addr }, plain))
       const codes = yield* Effect.forEach(pair, ({ exit }) => exit, { concurrency: "unbounded" })
       assert.deepStrictEqual(codes, [0, 0])
       const tokens = printed(pair, "begins").map((line) => BigInt(line.split(" ").at(-1) ?? ""))
       assert.strictEqual(new Set(tokens).size, 2, "each has a token of its own")
       assert.strictEqual(printed(pair, "ends").length, 2)
 
-      const stopped = yield* startWith({ REDIS: addr }, `${examples}/plain.mjs`)
+      const stopped = yield* startWith({ REDIS: addr }, plain)
       yield* stopped.until("begins")
       yield* stopped.send("SIGTERM")
       assert.strictEqual(yield* stopped.exit, 1)
-      const next = yield* startWith({ REDIS: addr }, `${examples}/plain.mjs`)
+      const next = yield* startWith({ REDIS: addr }, plain)
       assert.strictEqual(yield* next.exit, 0, "the key was released, or it had waited for 30 seconds in vain")
     }), patience)
 })

@@ -11,12 +11,12 @@ import { Deferred, Effect, Fiber, Layer, Redacted, Ref } from "effect"
 import { SqlClient } from "effect/sql"
 import { Etcd3 } from "etcd3"
 import { Redis } from "ioredis"
-import { fileURLToPath } from "node:url"
 import * as fencedEtcd from "../../examples/src/recipes/fencedEtcd.ts"
 import * as fencedRedis from "../../examples/src/recipes/fencedRedis.ts"
 import * as fencedSql from "../../examples/src/recipes/fencedSql.ts"
 import { polite, transfer, withExclusiveLock, withSharedLock } from "../../examples/src/recipes/keys.ts"
 import { startWith } from "../beyond/children.ts"
+import { bundled } from "../harness/Bundle.ts"
 import { etcd } from "../harness/EtcdServer.ts"
 import { postgres } from "../harness/PostgresServer.ts"
 import { redis } from "../harness/RedisServer.ts"
@@ -126,9 +126,8 @@ describe("keys and permits", () => {
 
   it.live("a leader that is told to stop hands over", () =>
     Effect.gen(function*() {
-      const recipe = fileURLToPath(new URL("../../examples/src/recipes/leader.ts", import.meta.url))
       const { addr } = yield* redis()
-      const leader = () => startWith({ DLOCK_REDIS_ADDRS: addr }, recipe)
+      const leader = () => startWith({ DLOCK_REDIS_ADDRS: addr }, bundled("leader"))
       const first = yield* leader()
       yield* first.until("leads")
       yield* first.until("sweeps")

@@ -217,7 +217,7 @@ const lead = (lock: Lock["Service"], layer: number, work: number) =>
   })
 
 /** Half of the sections are short, so that a hold passes from one to the next within a turn. */
-const sectionMillis = () => random.chance(0.5) ? random.between(0, 4) : random.between(5, 50)
+const sectionMillis = () => random.chance(0.5) ? random.between(0, 4) : random.between(20, 100)
 
 const permitFibers = 2
 

@@ -16,6 +16,10 @@ const sources = {
   // `dlock` finds it beside itself.
   watcher: "packages/cli/src/internal/watcher.ts",
   configured: "examples/src/configured.ts",
+  orders: "examples/src/orders.ts",
+  nightly: "examples/src/nightly.ts",
+  migration: "examples/src/migration.ts",
+  leader: "examples/src/recipes/leader.ts",
   worker: "test/faults/worker.ts",
   leaker: "test/faults/leaker.ts",
   leads: "test/beyond/leads.ts",

@@ -19,15 +19,16 @@ export interface Node {
   readonly bare: Redis
 }
 
-/** Five of them. */
+/** Five of them, the first ones of these kinds. */
 export class RedisServers extends Context.Service<RedisServers, ReadonlyArray<Node>>()("test/redlock/RedisServers") {
-  static readonly layer = (kind?: Kind) => Layer.effect(RedisServers, Effect.suspend(() => servers(5, kind)))
+  static readonly layer = (kinds: ReadonlyArray<Kind> = []) =>
+    Layer.effect(RedisServers, Effect.suspend(() => servers(5, kinds)))
 }
 
-export const servers = (n: number, kind?: Kind) =>
+export const servers = (n: number, kinds: ReadonlyArray<Kind> = []) =>
   Effect.forEach(
-    Array.from({ length: n }),
-    () =>
+    Array.from({ length: n }, (_, i) => kinds[i]),
+    (kind) =>
       Effect.gen(function*() {
         const server = yield* redis(kind && { kind })
         return { server, bare: yield* connect(server.port) }

@@ -1,26 +1,37 @@
+import type { LockBackend } from "@dlock/core"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Fiber, Option } from "effect"
-import { curator } from "../harness/Curator.ts"
+import { Context, Effect, Fiber, Layer, Option } from "effect"
+import { type Curator, curator } from "../harness/Curator.ts"
 import { available } from "../harness/Program.ts"
 import { freshKey, newRequest, until } from "../requests.ts"
 import { directoryOf, limit, lineOf, ZooKeeper } from "./support.ts"
 
-const start = Effect.gen(function*() {
-  const { bare, servers } = yield* ZooKeeper
-  const [ours, theirs] = yield* Effect.all([ZooKeeperLock.make({ servers }), curator(servers)], { concurrency: 2 })
-  const lineOfLength = (key: string, length: number) =>
-    until(Effect.map(lineOf(bare, key), (line) => line.length === length))
-  return { ours, theirs, lineOfLength }
-})
+/** A client of ours and one of Curator, which Java compiles anew for each. */
+class Clients extends Context.Service<Clients, {
+  readonly ours: LockBackend["Service"]
+  readonly theirs: Curator
+}>()("test/zookeeper/Clients") {
+  static readonly layer = Layer.effect(
+    Clients,
+    Effect.gen(function*() {
+      const { servers } = yield* ZooKeeper
+      const [ours, theirs] = yield* Effect.all([ZooKeeperLock.make({ servers }), curator(servers)], { concurrency: 2 })
+      return { ours, theirs }
+    })
+  ).pipe(Layer.provideMerge(ZooKeeper.layer({ version: "3.8" })))
+}
+
+const lineOfLength = (key: string, length: number) =>
+  Effect.flatMap(ZooKeeper, ({ bare }) => until(Effect.map(lineOf(bare, key), (line) => line.length === length)))
 
 const levels = (top: string) => [top, `${top}/42`, `${top}/42/a`]
 
 describe.skipIf(!available("curator"))("Curator 5.4", () => {
-  layer(ZooKeeper.layer({ version: "3.8" }), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+  layer(Clients.layer, { excludeTestServices: true, timeout: "1 minute" })((it) => {
     it.effect("is excluded by us, on every level", () =>
       Effect.gen(function*() {
-        const { ours, theirs } = yield* start
+        const { ours, theirs } = yield* Clients
         for (const key of levels(freshKey())) {
           const request = newRequest(key)
           yield* ours.acquire(request)
@@ -33,7 +44,7 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
 
     it.effect("excludes us, on every level", () =>
       Effect.gen(function*() {
-        const { ours, theirs } = yield* start
+        const { ours, theirs } = yield* Clients
         for (const key of levels(freshKey())) {
           assert.isTrue(yield* theirs.acquire(directoryOf(key), 5000))
           assert.isTrue(Option.isNone(yield* ours.tryAcquire(newRequest(key))), "we do not get what Curator holds")
@@ -46,7 +57,7 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
 
     it.effect("stands in one line with us", () =>
       Effect.gen(function*() {
-        const { lineOfLength, ours, theirs } = yield* start
+        const { ours, theirs } = yield* Clients
         const key = freshKey()
         const [holder, before, after] = [newRequest(key), newRequest(key), newRequest(key)]
         yield* ours.acquire(holder)
@@ -68,20 +79,9 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
         yield* ours.release(after)
       }))
 
-    it.effect("that dies is followed by us", () =>
-      Effect.gen(function*() {
-        const { ours, theirs } = yield* start
-        const request = newRequest(freshKey())
-        assert.isTrue(yield* theirs.acquire(directoryOf(request.key), 5000))
-        const waiting = yield* Effect.forkScoped(ours.acquire(request))
-        yield* theirs.kill
-        yield* limit("its session ends, and the key is ours")(Fiber.join(waiting))
-        yield* ours.release(request)
-      }))
-
     it.effect("does not wait for keys below its own, whatever their names", () =>
       Effect.gen(function*() {
-        const { ours, theirs } = yield* start
+        const { ours, theirs } = yield* Clients
         const top = freshKey()
         const names = ["0", "00", "0000000000", "-", "!a", "my-lock-", "lock-0000000000", "42", "abc", "~", " "]
         const below = names.map((name) => newRequest(`${top}/${name}`))
@@ -90,6 +90,18 @@ describe.skipIf(!available("curator"))("Curator 5.4", () => {
         assert.isTrue(Option.isNone(yield* ours.tryAcquire(newRequest(top))), "and holds it")
         yield* theirs.release(directoryOf(top))
         yield* Effect.forEach(below, ours.release)
+      }))
+
+    // The last: no other is started after it.
+    it.effect("that dies is followed by us", () =>
+      Effect.gen(function*() {
+        const { ours, theirs } = yield* Clients
+        const request = newRequest(freshKey())
+        assert.isTrue(yield* theirs.acquire(directoryOf(request.key), 5000))
+        const waiting = yield* Effect.forkScoped(ours.acquire(request))
+        yield* theirs.kill
+        yield* limit("its session ends, and the key is ours")(Fiber.join(waiting))
+        yield* ours.release(request)
       }))
   })
 })

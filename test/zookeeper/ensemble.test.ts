@@ -1,6 +1,6 @@
 import { ZooKeeperLock } from "@dlock/zookeeper"
-import { assert, describe, it, layer } from "@effect/vitest"
-import { Clock, Deferred, Effect, Fiber, Option } from "effect"
+import { assert, layer } from "@effect/vitest"
+import { Clock, Context, Deferred, Effect, Fiber, Layer, Option } from "effect"
 import type { Server } from "../harness/Server.ts"
 import { freshKey, newRequest, until } from "../requests.ts"
 import { connect, dividedEnsemble, limit, lineOf, modeOf, roadTo, ZooKeeper } from "./support.ts"
@@ -14,7 +14,7 @@ const withMode = (nodes: ReadonlyArray<Server>, mode: string) =>
 const other = (nodes: ReadonlyArray<Server>, ...not: ReadonlyArray<Server>): Server =>
   nodes.find((node) => !not.includes(node)) ?? assert.fail("there is no other server")
 
-layer(ZooKeeper.layerEnsemble, { excludeTestServices: true, timeout: "1 minute" })("an ensemble of three", (it) => {
+layer(ZooKeeper.layerEnsemble(), { excludeTestServices: true, timeout: "1 minute" })("an ensemble of three", (it) => {
   const clients = Effect.gen(function*() {
     const { bare, nodes, servers } = yield* ZooKeeper
     const options = { servers, sessionTimeout: "10 seconds", commandTimeout: "10 seconds" } as const
@@ -139,12 +139,17 @@ layer(ZooKeeper.layerEnsemble, { excludeTestServices: true, timeout: "1 minute" 
     }))
 })
 
-describe("an ensemble that is divided", () => {
-  it.live.each([0, 70, 140, 210, 280, 350, 420])(
+/** Each case joins its members again at the end. */
+class Divided extends Context.Service<Divided, Effect.Success<typeof dividedEnsemble>>()("test/zookeeper/Divided") {
+  static readonly layer = Layer.effect(Divided, dividedEnsemble)
+}
+
+layer(Divided.layer, { excludeTestServices: true, timeout: "1 minute" })("an ensemble that is divided", (it) => {
+  it.effect.each([0, 70, 140, 210, 280, 350, 420])(
     "ends the section of a client on the side of the minority before another owner has the key (%s ms after a heartbeat)",
     (delay) =>
       Effect.gen(function*() {
-        const { heal, isolate, nodes } = yield* dividedEnsemble
+        const { heal, isolate, nodes } = yield* Divided
         const leader = yield* withMode(nodes, "leader")
         const minority = other(nodes, leader)
         const majority = other(nodes, leader, minority)

@@ -167,13 +167,14 @@ export class ZooKeeper extends Context.Service<ZooKeeper, {
       })
     )
 
-  static readonly layerEnsemble: Layer.Layer<ZooKeeper, HarnessError> = Layer.effect(
-    ZooKeeper,
-    Effect.gen(function*() {
-      const { nodes, servers } = yield* Harness.zooKeeperEnsemble()
-      return { nodes, servers, bare: yield* connect(servers, patient) }
-    })
-  )
+  static readonly layerEnsemble = (options?: Harness.Options): Layer.Layer<ZooKeeper, HarnessError> =>
+    Layer.effect(
+      ZooKeeper,
+      Effect.gen(function*() {
+        const { nodes, servers } = yield* Harness.zooKeeperEnsemble(options)
+        return { nodes, servers, bare: yield* connect(servers, patient) }
+      })
+    )
 }
 
 /** What the server answers to a command of four letters. */
