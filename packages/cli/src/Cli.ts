@@ -59,13 +59,13 @@ const chosen = { busy: codes.busy, lost: codes.lost }
 
 const runCommand = Command.make("run", {
   ...shared,
-  ttl: duration("ttl", "How long the backend keeps the lock without renewal. Default: 30s"),
-  timeout: duration("timeout", "The longest wait. Default: no limit"),
+  ttl: duration("ttl", "How long the backend keeps the lock without a renewal. Default: DLOCK_TTL, else 30s"),
+  timeout: duration("timeout", "The longest wait. Default: DLOCK_TIMEOUT, else no limit; with --limit no limit"),
   ifAvailable: Flag.Boolean("if-available").pipe(
     Flag.withDescription("Do not wait: end at once when another owner holds the key"),
     Flag.withDefault(false)
   ),
-  maxHold: duration("max-hold", "End the command when it has run for so long"),
+  maxHold: duration("max-hold", "End the command when it has held the key for so long"),
   minHold: duration("min-hold", "Keep the key taken for at least this time"),
   limit: Flag.Int("limit").pipe(
     Flag.withDescription(

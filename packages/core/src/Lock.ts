@@ -21,6 +21,8 @@ import { type Inspection, LockBackend } from "./LockBackend.ts"
 import type { InvalidLockRequest, LockBackendError, LockError, LockLost, LockUnavailable } from "./LockError.ts"
 
 /**
+ * The types of the service: options, programs and permits.
+ *
  * @since 0.1.0
  */
 export declare namespace Lock {
@@ -183,7 +185,7 @@ const isProgram = <L, A, E, R>(u: ProgramOf<L, A, E, R> | Lock.Options | undefin
   typeof u === "function" || Effect.isEffect(u) || u instanceof Promise
 
 /**
- * Waits for `key`, runs `program` while holding it, gives it back. `program` has a scope of its own, which closes
+ * Waits for `key`, runs `program` while holding it, and releases it. `program` has a scope of its own, which closes
  * before the key is free. When the lease is lost, `program` is interrupted and the result is `LockLost`.
  *
  * `program` is an effect, or a function of the `Lease`. Data-last: `program.pipe(withLock(key, options))`.
@@ -242,7 +244,8 @@ export function withLockIfAvailable<A, E, R>(
 }
 
 /**
- * Waits for `key` and holds it until the surrounding scope closes. Race the work against `lease.lost`.
+ * Waits for `key` and holds it until the surrounding scope closes. Run the work with `lease.guard`, which interrupts it and
+ * fails with `LockLost` when the lease is lost.
  *
  * @category combinators
  * @since 0.1.0
@@ -377,7 +380,7 @@ export function withPermit<A, E, R>(
 
 /**
  * Runs `program` with permits of `key` if so many are free now; `none`, and nothing held, otherwise. It does not stand in
- * line, so it may slip in while somebody in line waits for more.
+ * line, so it may slip in while a request in line waits for more permits.
  *
  * @category combinators
  * @since 0.1.0

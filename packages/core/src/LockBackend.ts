@@ -33,8 +33,8 @@ export interface LockRequest {
    */
   readonly spare: number
   /**
-   * The process keeps the key after its last use until it is told that another process waits. So a backend that finds it
-   * too dear to be told so for every grant has itself told from the first moment of this one.
+   * The process keeps the key after its last use until it is told that another process waits. A backend for which it
+   * is too expensive to listen for waiters of every grant listens from the first moment of this one.
    */
   readonly lingers?: boolean | undefined
   /**
@@ -114,7 +114,7 @@ export interface Renewal {
 /**
  * What became of a release. `released`: the grant was ours until now. `gone`: the backend did not have us as holder or
  * waiter (any more). `unknown`: the driver may have sent the release twice or does not tell, so nothing follows from
- * the answer, but nothing of the request is held or queued.
+ * the answer, but nothing of the request is held or in line.
  *
  * @category models
  * @since 0.1.0
@@ -157,7 +157,7 @@ export interface Inspection {
  *    refusal.
  * 3. `renew` never re-creates: a grant that ended stays ended.
  * 4. `release` is the owner's only, a no-op for an owner that was never granted, and leaves the line.
- * 5. After `release` nothing of the request stays held or queued, even if an earlier message of the request reaches the
+ * 5. After `release` nothing of the request stays held or in line, even if an earlier message of the request reaches the
  *    server after the release.
  * 6. First come, first served in turns: `acquire` waits in the order of arrival among processes, without herd and
  *    without polling beyond one small refresh per process and key; a process may serve its own line for a turn.

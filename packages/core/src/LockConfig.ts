@@ -65,8 +65,8 @@ const retry = (times: number | undefined, delay: Duration.Duration = defaultRetr
   times === undefined ? Schedule.spaced(delay) : Schedule.upTo(Schedule.spaced(delay), { times })
 
 /**
- * The defaults of every lock: `DLOCK_TTL`, `DLOCK_TIMEOUT`, `DLOCK_RETRY_TIMES`, `DLOCK_RETRY_DELAY`, `DLOCK_MAX_HOLD`.
- * Either variable of the retry makes attempts take the place of the line.
+ * The defaults of every lock: `DLOCK_TTL`, `DLOCK_TIMEOUT`, `DLOCK_RETRY_TIMES`, `DLOCK_RETRY_DELAY`, `DLOCK_MAX_HOLD`,
+ * `DLOCK_TURN` and `DLOCK_LINGER`. Either variable of the retry makes attempts take the place of the line.
  *
  * @category configs
  * @since 0.1.0

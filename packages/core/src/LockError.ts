@@ -6,7 +6,7 @@
 import * as Schema from "effect/Schema"
 
 /**
- * Why a key could not be had: `held` by another owner (a single attempt), `timeout` (the longest wait in line is
+ * Why a key is unavailable: `held` by another owner (a single attempt), `timeout` (the longest wait in line is
  * over), or `reentry` (asked for inside the section that holds it).
  *
  * @category models
@@ -15,6 +15,8 @@ import * as Schema from "effect/Schema"
 export const UnavailableReason = Schema.Literals(["held", "timeout", "reentry"])
 
 /**
+ * Why a key is unavailable.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -27,7 +29,7 @@ const unavailableText: Record<UnavailableReason, string> = {
 }
 
 /**
- * The lock is unavailable now. Nothing is held and nothing is queued. `holder` is the label of the owner that holds it,
+ * The lock is unavailable now. Nothing is held, and nothing is in line. `holder` is the label of the owner that holds it,
  * as the backend last told; absent where its answers do not tell.
  *
  * @category errors
@@ -56,6 +58,8 @@ export class LockUnavailable extends Schema.TaggedError<LockUnavailable>()("Lock
 export const LossReason = Schema.Literals(["expired", "taken", "session", "maxHold", "closed"])
 
 /**
+ * Why a lease ended.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -121,6 +125,8 @@ export const BackendReason = Schema.Literals([
 ])
 
 /**
+ * Why a backend failed.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -116,7 +116,7 @@ const closedError = (backend: string) =>
     new LockBackendError({
       backend,
       operation: "connect",
-      reason: "Unreachable",
+      reason: "Closed",
       detail: "the LockRegistry layer is closed"
     })
   )

@@ -77,7 +77,7 @@ describe("a registry of layers", () => {
       assert.deepInclude(error, {
         _tag: "LockBackendError",
         backend: "one",
-        reason: "Unreachable",
+        reason: "Closed",
         detail: "the LockRegistry layer is closed"
       })
     }))

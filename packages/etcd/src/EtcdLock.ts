@@ -27,8 +27,8 @@ import * as session from "./internal/session.ts"
  * @category models
  * @since 0.1.0
  */
-export interface BackendOptions {
-  /** How long one request may take, tries on other endpoints included. Default: 5 seconds. */
+export interface ClientOptions {
+  /** The longest wait for an answer, with connecting and repetitions; never longer than the ttl. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
   /**
    * What all keys begin with; a `/` is put after it. Default: none, so that the lock `k` is the one that
@@ -43,7 +43,7 @@ export interface BackendOptions {
  * @category models
  * @since 0.1.0
  */
-export interface Options extends BackendOptions {
+export interface Options extends ClientOptions {
   /**
    * `host:port` of the members, as a list or as one text with commas, of which any subset will do; `https://` before
    * one means `tls`. Default: `localhost:2379`.
@@ -71,7 +71,7 @@ export interface Options extends BackendOptions {
 export const name = "etcd"
 
 /**
- * What can be configured: `DLOCK_ETCD_ENDPOINTS` and its siblings.
+ * What can be configured: `DLOCK_ETCD_ENDPOINTS` and so on, or the mapping `etcd` of the file.
  *
  * @category configs
  * @since 0.1.0
@@ -118,7 +118,7 @@ export const make = Effect.fnUntraced(function*(
  */
 export const makeClient = Effect.fnUntraced(function*(
   driver: Etcd3,
-  given: BackendOptions = {}
+  given: ClientOptions = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const settings = yield* options.clientOptions.parse(given)
   const edge = yield* client.of(driver)
@@ -145,7 +145,7 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * Locks in etcd, as configured: by default as `DLOCK_ETCD_ENDPOINTS` and its siblings say, see `LockConfig`.
+ * Locks on the servers that the configuration names, with the defaults that it sets. Default: `declaration.config`.
  *
  * @category layers
  * @since 0.1.0
@@ -163,14 +163,14 @@ export const layerConfig = (
  */
 export const layerBackendClient = (
   client: Etcd3,
-  options: BackendOptions = {}
+  options: ClientOptions = {}
 ): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClient(client, options))
 
 /**
- * Locks in etcd, over a client that you opened, and will close.
+ * Locks over a client that the caller opened and will close.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layerClient = (client: Etcd3, options: BackendOptions = {}): Layer.Layer<Lock, LockBackendError> =>
+export const layerClient = (client: Etcd3, options: ClientOptions = {}): Layer.Layer<Lock, LockBackendError> =>
   Layer.provide(Lock.layer, layerBackendClient(client, options))

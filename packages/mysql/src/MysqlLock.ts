@@ -34,7 +34,7 @@ export interface ClientOptions {
    * table 3. Default: 50.
    */
   readonly connectionLimit?: number | undefined
-  /** The longest wait for one answer of the server, and never more than the ttl. Default: 5 seconds. */
+  /** The longest wait for an answer, with connecting and repetitions; never longer than the ttl. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
   /** Stands before every key. Default: nothing. */
   readonly keyPrefix?: string | undefined
@@ -136,7 +136,7 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * Locks on the server that the configuration names. Default: `declaration.config`.
+ * Locks on the server that the configuration names, with the defaults that it sets. Default: `declaration.config`.
  *
  * @category layers
  * @since 0.1.0

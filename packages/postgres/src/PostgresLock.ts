@@ -36,9 +36,9 @@ export interface ClientOptions {
   readonly schema?: string | undefined
   /** Whether to create the schema when the layer is built, unless it is there. Default: `true`. */
   readonly createSchema?: boolean | undefined
-  /** Put before every key. Default: nothing. */
+  /** Stands before every key. Default: nothing. */
   readonly keyPrefix?: string | undefined
-  /** The longest wait for one answer of the server, and never more than the ttl. Default: 5 seconds. */
+  /** The longest wait for an answer, with connecting and repetitions; never longer than the ttl. Default: 5 seconds. */
   readonly commandTimeout?: Duration.Input | undefined
 }
 
@@ -85,7 +85,7 @@ export class Fencing extends Context.Service<Fencing, {
 }>()("@dlock/postgres/PostgresLock/Fencing") {}
 
 /**
- * What can be configured: `DLOCK_POSTGRES_URL`, `DLOCK_POSTGRES_HOST`, and so on for every option.
+ * What can be configured: `DLOCK_POSTGRES_URL` and so on, or the mapping `postgres` of the file.
  *
  * @category configs
  * @since 0.1.0

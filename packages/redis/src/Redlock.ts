@@ -35,7 +35,7 @@ export interface ClientOptions {
    */
   readonly nodeTimeout?: Duration.Input | undefined
   /**
-   * For how long a majority is tried to be reached, and never longer than the ttl. Default: 5 seconds.
+   * How long the backend tries to reach a majority, and never longer than the ttl. Default: 5 seconds.
    */
   readonly commandTimeout?: Duration.Input | undefined
 }
@@ -49,7 +49,7 @@ export interface ClientOptions {
 export interface Options extends ClientOptions {
   /**
    * The servers, each `host`, `host:port` or `[ipv6]:port`: independent masters that do not replicate one another. An
-   * odd number is best, because four cannot lose more of them than three can.
+   * odd number is best, because four cannot lose more of them than three can. Required.
    */
   readonly nodes?: string | ReadonlyArray<string> | undefined
   /** The user, on servers with an access control list. Default: the server's `default` user. */
@@ -151,7 +151,7 @@ export const layer = (options: Options): Layer.Layer<Lock, LockBackendError> =>
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * Locks on the servers that the configuration names.
+ * Locks on the servers that the configuration names, with the defaults that it sets. Default: `declaration.config`.
  *
  * @category layers
  * @since 0.1.0

@@ -50,14 +50,15 @@ export interface Options {
    * username and a password. Default: `private` with credentials, else `open`.
    */
   readonly acl?: "open" | "private" | "readable" | undefined
-  /** The longest wait for an answer and for a connection, at most the session's timeout. Default: 5 seconds. */
+  /** The longest wait for an answer, with connecting and repetitions; never longer than the session's timeout. Default: 5
+   * seconds. */
   readonly commandTimeout?: Duration.Input | undefined
   /** The driver has no TLS: `true` is refused. Default: `false`. */
   readonly tls?: boolean | undefined
 }
 
 /**
- * The options that make sense with a client of your own.
+ * The options that apply to a client of your own.
  *
  * @category models
  * @since 0.1.0
@@ -166,7 +167,7 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
   Layer.provide(Lock.layer, layerBackend(options))
 
 /**
- * What can be configured: `DLOCK_ZOOKEEPER_SERVERS`, ...
+ * What can be configured: `DLOCK_ZOOKEEPER_SERVERS` and so on, or the mapping `zookeeper` of the file.
  *
  * @category configs
  * @since 0.1.0
@@ -174,7 +175,7 @@ export const layer = (options: Options = {}): Layer.Layer<Lock, LockBackendError
 export const declaration: typeof options.declaration = options.declaration
 
 /**
- * Locks on ZooKeeper, as configured: by default as `DLOCK_ZOOKEEPER_SERVERS` and its siblings say, see `LockConfig`.
+ * Locks on the servers that the configuration names, with the defaults that it sets. Default: `declaration.config`.
  *
  * @category layers
  * @since 0.1.0
@@ -196,7 +197,7 @@ export const layerBackendClient = (
 ): Layer.Layer<LockBackend, LockBackendError> => Layer.effect(LockBackend, makeClient(client, options))
 
 /**
- * Locks on ZooKeeper, over a client that you made, connected, and will close; see `makeClient`.
+ * Locks over a client that the caller made and connected, and will close; see `makeClient`.
  *
  * @category layers
  * @since 0.1.0

@@ -8,7 +8,7 @@ import type { Settings } from "./connection.ts"
 
 const shared = {
   commandTimeout: Options.duration({
-    description: "The longest wait for one answer of the server, tries on other endpoints included.",
+    description: "The longest wait for an answer, with connecting and repetitions; never longer than the ttl.",
     default: "5 seconds"
   }),
   prefix: Options.text({ description: "Stands before every key on the server, with a `/` after it.", default: "" })

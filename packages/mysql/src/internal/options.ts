@@ -68,7 +68,7 @@ const shared = {
     default: 50
   }),
   commandTimeout: Options.duration({
-    description: "The longest wait for an answer; never longer than the ttl.",
+    description: "The longest wait for an answer, with connecting and repetitions; never longer than the ttl.",
     default: "5 seconds"
   }),
   keyPrefix: Options.text({ description: "Stands before every key on the server.", default: "" }),
@@ -90,7 +90,7 @@ export const clientOptions = Options.declare(name, shared)
 /** Everything that can be configured. */
 export const declaration = Options.declare(name, {
   url: Options.custom({
-    description: "`mysql://user:password@host:port/database`, instead of the options for its parts.",
+    description: "`mysql://user:password@host:port/database`, instead of host, port and socket path.",
     written: (text): string | Redacted.Redacted => Redacted.make(text),
     read: readUrl
   }),

@@ -31,7 +31,7 @@ const shared = {
   }),
   keyPrefix: Options.text({ description: "Stands before every key on the server.", default: "" }),
   commandTimeout: Options.duration({
-    description: "The longest wait for one answer of the server, and never more than the ttl.",
+    description: "The longest wait for an answer, with connecting and repetitions; never longer than the ttl.",
     default: "5 seconds"
   })
 }

@@ -51,16 +51,24 @@ export const redis = declare(6379)
 
 const redisOfSentinels = declare(26379)
 
-export const redlockClientOptions = Options.declare("redlock", { ...nodeTimeout, ...shared })
+const redlockShared = {
+  ...nodeTimeout,
+  ...shared,
+  commandTimeout: Options.duration({
+    description: "How long the backend tries to reach a majority; never longer than the ttl.",
+    default: "5 seconds"
+  })
+}
+
+export const redlockClientOptions = Options.declare("redlock", redlockShared)
 
 export const redlock = Options.declare("redlock", {
   nodes: Options.addresses({
     port: 6379,
-    description: "`host:port` of each of the independent servers; an odd number of them."
+    description: "`host:port` of each of the independent servers; an odd number of them. Required."
   }),
   ...login,
-  ...nodeTimeout,
-  ...shared
+  ...redlockShared
 })
 
 /** The settings of a backend with connections of its own. */

@@ -61,7 +61,8 @@ const shared = {
       "The rights of others to the nodes: all, none, or to read them; the last two need credentials. Default: `private` with credentials, else `open`."
   }),
   commandTimeout: Options.duration({
-    description: "The longest wait for an answer and for a connection, at most the session's timeout.",
+    description:
+      "The longest wait for an answer, with connecting and repetitions; never longer than the session's timeout.",
     default: "5 seconds"
   })
 }
