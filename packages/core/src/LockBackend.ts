@@ -25,7 +25,11 @@ export interface LockRequest {
   readonly key: string
   /** Unique to this request: `label/uuid`. A later request, also of the same caller, has another one. */
   readonly owner: string
-  /** How long the backend is asked to keep the grant without renewal, in milliseconds. */
+  /**
+   * How long the backend is asked to keep the grant without renewal, in milliseconds. Where grants end by themselves, core
+   * lengthens it for the last renewal of a key that stays taken for its `minHold` after the layer has closed, so a backend
+   * reads it when it writes a renewal.
+   */
   readonly ttl: number
   /**
    * How many more tokens than one the process would like, because others in it wait for the same key. Core keeps it

@@ -287,6 +287,18 @@ describe("Leader.make", () => {
       assertError(yield* Effect.flip(leader.run(Effect.void)), { _tag: "LockLost" })
       assert.isFalse(yield* leader.isLeader)
     }))
+
+  it.effect("a defect of the backend fails what waits for it", () =>
+    scenario(function*({ backend, lock }) {
+      backend.always("acquire", { dies: "defect", after: 1 })
+      const leader = yield* using(lock)(Leader.make("k"))
+      const watching = yield* start(Stream.runDrain(leader.changes))
+      const running = yield* start(leader.run(Effect.void))
+      yield* elapse(10)
+      assert.deepStrictEqual(ended(watching, "told"), Exit.die("defect"))
+      assert.deepStrictEqual(ended(running, "told"), Exit.die("defect"))
+      assert.isFalse(yield* leader.isLeader)
+    }))
 })
 
 const electing: Cast = {

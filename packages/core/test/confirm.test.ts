@@ -136,6 +136,19 @@ describe("a grant that was long on its way", () => {
       assertClean(backend)
     }))
 
+  it.effect("is asked for after a pause when several in a row were too late, also by a new caller", () =>
+    scenario(function*({ backend, lock }) {
+      backend.script("acquire", ...Array.from({ length: 3 }, () => ({ after: seconds(10) })))
+      yield* start(lock.withLock("k", Effect.void, ttl))
+      yield* elapse(seconds(30))
+      assert.strictEqual(backend.count("acquire"), 3)
+      const newcomer = yield* start(lock.withLock("k", Effect.void, ttl))
+      assert.strictEqual(backend.count("acquire"), 3, "the pause is not over")
+      yield* elapse(seconds(5))
+      assert.isTrue(Exit.isSuccess(ended(newcomer, "served after the pause")))
+      assertClean(backend)
+    }))
+
   it.effect("late out of a dead network never starts a section, however often", () =>
     scenario(function*({ backend, lock }) {
       backend.always("acquire", { after: seconds(20) })

@@ -463,6 +463,19 @@ describe("withPermit", () => {
       yield* settle
       assertClean(backend)
     }))
+
+  it.effect.each(["acquire", "tryAcquire"] as const)(
+    "a defect of the backend in %s is the result, and is not asked for again",
+    (verb) =>
+      scenario(function*({ backend, lock }) {
+        backend.always(verb, { dies: "defect", after: 1 })
+        const used = yield* start(using(lock)(withPermit("k", { limit: 2 }, Effect.die("run"))))
+        yield* elapse(100)
+        assert.deepStrictEqual(ended(used, "answered"), Exit.die("defect"))
+        assert.isBelow(backend.count("acquire") + backend.count("tryAcquire"), 10)
+        assertClean(backend)
+      })
+  )
 })
 
 describe("withPermitIfAvailable", () => {

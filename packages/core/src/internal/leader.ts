@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function*(
   const candidate = Effect.forever(run(electing, key, lead, options))
   yield* Effect.addFinalizer(() => PubSub.shutdown(state.pubsub))
   yield* Effect.forkScoped(
-    Effect.catch(candidate, (error) => SubscriptionRef.set(state, Exit.fail(error))),
+    Effect.catchCause(candidate, (cause) => SubscriptionRef.set(state, Exit.failCause(cause))),
     { startImmediately: true }
   )
   // What is invalid is known at once.

@@ -187,8 +187,10 @@ const enter = (lines: Lines, ask: Ask): Waiter => {
   line.waiters.add(waiter)
   if (ask.until !== Number.POSITIVE_INFINITY) layer.watchdog.set(waiter, ask.until)
   const { hold } = line
-  if (hold === undefined) askAgain(line)
-  else if (isIdle(hold)) next(line, hold)
+  if (hold === undefined) {
+    // After late grants the key is asked for when the pause is over.
+    if (line.pause === undefined) askAgain(line)
+  } else if (isIdle(hold)) next(line, hold)
   else hold.request.spare = spareTokens
   return waiter
 }

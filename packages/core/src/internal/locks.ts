@@ -12,7 +12,17 @@ import { Buffer } from "node:buffer"
 import type { Lease } from "../Lease.ts"
 import { InvalidLockRequest, type LockError, type LockLost, LockUnavailable } from "../LockError.ts"
 import * as options from "./options.ts"
-import { endAll, errorOf, type Part, refusalOf, runTogether, start, Together, type WithLock } from "./part.ts"
+import {
+  endAll,
+  errorIn,
+  failureOf,
+  type Part,
+  refusalOf,
+  runTogether,
+  start,
+  Together,
+  type WithLock
+} from "./part.ts"
 import { CurrentSection, type ProgramOf, programOf, programProblem } from "./section.ts"
 
 /** How several keys are taken and kept. They always stand in line. */
@@ -78,7 +88,7 @@ const held = (together: Together): Effect.Effect<void, LockError> =>
 const takeAtOnce = (taking: Taking): Effect.Effect<void, LockError> =>
   Effect.suspend(() => {
     for (const key of taking.keys) {
-      const error = errorOf(ask(taking, key, 0))
+      const error = errorIn(failureOf(ask(taking, key, 0)))
       // What is invalid is known in the same step.
       if (error instanceof InvalidLockRequest) return Effect.fail(error)
     }

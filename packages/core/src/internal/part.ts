@@ -89,9 +89,13 @@ export const refusalOf = ({ exit, lease }: Part): Exit.Exit<never, LockError> | 
   return Exit.isFailure(exit) ? Exit.failCause(exit.cause) : Exit.interrupt()
 }
 
-/** What it ended with, if that is an error. */
-export const errorOf = ({ exit }: Part): LockError | undefined =>
-  exit !== undefined && Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+/** What it failed with: an error, or a defect of the backend. */
+export const failureOf = ({ exit }: Part): Cause.Cause<LockError> | undefined =>
+  exit !== undefined && Exit.isFailure(exit) ? exit.cause : undefined
+
+/** The error among what it failed with. */
+export const errorIn = (failure: Cause.Cause<LockError> | undefined): LockError | undefined =>
+  failure === undefined ? undefined : Option.getOrUndefined(Cause.findErrorOption(failure))
 
 /** Releases it, or stops asking for it. It has ended when `ended` answers. */
 export const end = (part: Part): void => {

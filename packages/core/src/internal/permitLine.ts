@@ -12,13 +12,14 @@ import type * as Fiber from "effect/Fiber"
 import { LockBackendError, type LockError, LockLost } from "../LockError.ts"
 import type * as leases from "./lease.ts"
 import * as options from "./options.ts"
-import { end, errorOf, type Part } from "./part.ts"
+import { end, errorIn, failureOf, type Part } from "./part.ts"
 import {
   ask,
   askForPermit,
   type Claim,
   collectAnswers,
   collectTries,
+  type Failure,
   type Got,
   isOver,
   missing,
@@ -175,9 +176,12 @@ const settle = (line: PermitLine, claim: Claim, result: Effect.Effect<void, Lock
 const concernsAll: ReadonlyArray<LockBackendError["reason"]> = ["Unreachable", "Timeout", "Closed"]
 
 /** Fails the first caller, and all of them when the backend cannot be reached or the layer is closed. */
-const refuse = (line: PermitLine, error: LockError): void => {
+const refuse = (line: PermitLine, failure: Failure): void => {
+  const error = errorIn(failure)
   const isForAll = error instanceof LockBackendError && concernsAll.includes(error.reason)
-  for (const claim of [...line.waiting].slice(0, isForAll ? undefined : 1)) settle(line, claim, Effect.fail(error))
+  for (const claim of [...line.waiting].slice(0, isForAll ? undefined : 1)) {
+    settle(line, claim, Effect.failCause(failure))
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -227,9 +231,9 @@ const losePlace = (line: PermitLine, place: Part, first: Claim): void => {
   // Another process may be the head, and wait for what is kept here.
   for (const { part } of first.got) end(part)
   first.got = []
-  const error = errorOf(place)
-  if (place.isLost || error instanceof LockLost) return after(line, first, "pause", pause)
-  if (error !== undefined) refuse(line, error)
+  const failure = failureOf(place)
+  if (place.isLost || errorIn(failure) instanceof LockLost) return after(line, first, "pause", pause)
+  if (failure !== undefined) refuse(line, failure)
   line.wake()
 }
 
@@ -283,9 +287,9 @@ const lead = (line: PermitLine, place: Part, first: Claim): void => {
   if (line.headSince === undefined) begin(line, first)
   adopt(line, first)
   const most = mostServed(line, first)
-  const error = collect(line, first, most)
-  if (error !== undefined) {
-    refuse(line, error)
+  const failure = collect(line, first, most)
+  if (failure !== undefined) {
+    refuse(line, failure)
     return line.wake()
   }
   const [next] = line.waiting
@@ -332,16 +336,16 @@ const wanted = (line: PermitLine, most: number): number => {
   return sum
 }
 
-/** Takes in what was granted, gives it to the callers, and drops what was lost. Answers with a serious error. */
-const collect = (line: PermitLine, first: Claim, most: number): LockError | undefined => {
+/** Takes in what was granted, gives it to the callers, and drops what was lost. Answers with a serious failure. */
+const collect = (line: PermitLine, first: Claim, most: number): Failure | undefined => {
   for (const { part } of first.got) if (part.isLost) end(part)
   first.got = first.got.filter(({ part }) => !part.isLost)
   const granted: Array<Got> = []
-  const failed = line.search === undefined ? undefined : collectTries(line.search, granted)
-  const error = collectAnswers(line.watched, granted)
+  const tried = line.search === undefined ? undefined : collectTries(line.search, granted)
+  const waited = collectAnswers(line.watched, granted)
   for (const index of line.passing) if (!line.watched.has(index)) line.passing.delete(index)
   give(line, most, granted)
-  return failed ?? error
+  return tried ?? waited
 }
 
 const give = (line: PermitLine, most: number, granted: Array<Got>): void => {

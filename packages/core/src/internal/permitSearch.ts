@@ -1,6 +1,7 @@
 /**
  * What a caller asks for, and how permits are asked for: each is a lock, and some of them are tried at a time.
  */
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -9,10 +10,13 @@ import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import { type LockError, LockLost, LockUnavailable } from "../LockError.ts"
 import * as options from "./options.ts"
-import { end, ended, errorOf, type Part, start, type WithLock } from "./part.ts"
+import { end, ended, errorIn, failureOf, type Part, start, type WithLock } from "./part.ts"
 
 /** How permits are taken and kept. Callers always stand in line. */
 export type PermitOptions = Pick<options.Options, "ttl" | "timeout" | "renew" | "maxHold" | "owner">
+
+/** An error, or a defect of the backend: whoever waits is told of either. */
+export type Failure = Cause.Cause<LockError>
 
 /** How many permits are tried at the same time. */
 const widestLook = 8
@@ -73,10 +77,11 @@ export const askForPermit = (
   changed: () => void
 ): Part => ask(claim, `permit-${index}`, { timeout, shared }, changed)
 
-/** An error that is not about the single permit: that one is held, or was lost before it was of use. */
-export const seriousErrorOf = (part: Part): LockError | undefined => {
-  const error = errorOf(part)
-  return error instanceof LockUnavailable || error instanceof LockLost ? undefined : error
+/** A failure that is not about the single permit: that one is held, or was lost before it was of use. */
+const seriousFailureOf = (part: Part): Failure | undefined => {
+  const failure = failureOf(part)
+  const error = errorIn(failure)
+  return error instanceof LockUnavailable || error instanceof LockLost ? undefined : failure
 }
 
 /** An attempt to take some of these permits, which waits for none of them. */
@@ -96,27 +101,27 @@ export const searchIn = ({ context, limit }: Claim, isCandidate: (index: number)
   return { candidates, trying: new Map(), refusals: 0, isStopped: false }
 }
 
-/** Takes in the answers: adds what was granted, and answers with a serious error. */
-export const collectAnswers = (answers: Map<number, Part>, granted: Array<Got>): LockError | undefined => {
-  let error: LockError | undefined
+/** Takes in the answers: adds what was granted, and answers with a serious failure. */
+export const collectAnswers = (answers: Map<number, Part>, granted: Array<Got>): Failure | undefined => {
+  let failure: Failure | undefined
   for (const [index, part] of answers) {
     if (part.lease === undefined && part.exit === undefined) continue
     answers.delete(index)
     if (part.lease !== undefined && !part.isLost) granted.push({ index, part })
     else {
       end(part)
-      error ??= seriousErrorOf(part)
+      failure ??= seriousFailureOf(part)
     }
   }
-  return error
+  return failure
 }
 
 /** Takes in the answers to the tries so far. */
-export const collectTries = (search: Search, granted: Array<Got>): LockError | undefined => {
+export const collectTries = (search: Search, granted: Array<Got>): Failure | undefined => {
   const [triedBefore, grantedBefore] = [search.trying.size, granted.length]
-  const error = collectAnswers(search.trying, granted)
+  const failure = collectAnswers(search.trying, granted)
   search.refusals += triedBefore - search.trying.size - (granted.length - grantedBefore)
-  return error
+  return failure
 }
 
 /** As many at a time as are wanted; after each refusal twice as many. */
@@ -164,14 +169,14 @@ export const takeAtOnce = (claim: Claim, isInUse: (index: number) => boolean): E
       isAwake = false
       if (search.isStopped) return
       const granted: Array<Got> = []
-      const error = collectTries(search, granted)
+      const failure = collectTries(search, granted)
       for (const got of granted) {
         if (missing(claim) > 0) claim.got.push(got)
         else end(got.part)
       }
-      if (error !== undefined || missing(claim) === 0) {
+      if (failure !== undefined || missing(claim) === 0) {
         stop(search)
-        return resume(error === undefined ? Effect.void : Effect.fail(error))
+        return resume(failure === undefined ? Effect.void : Effect.failCause(failure))
       }
       tryMore(search, claim, missing(claim), false, wake)
       if (isOver(search)) resume(Effect.fail(new LockUnavailable({ key: claim.key, reason: "held" })))

@@ -24,6 +24,7 @@ export type Client = LockBackend["Service"]
 
 /** A request that remembers what it was told. */
 export interface TestRequest extends LockRequest {
+  ttl: number
   readonly losses: Array<LossReason>
   readonly lost: Deferred.Deferred<void>
   readonly wanted: Deferred.Deferred<void>

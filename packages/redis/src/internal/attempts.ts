@@ -25,8 +25,6 @@ export interface Attempt extends Messages {
   readonly request: LockRequest
   /** The lock itself, with what stands before it. */
   readonly key: string
-  /** How long the grant lasts, as it is really asked for: in whole milliseconds. */
-  readonly ttl: number
   /** How long to wait for an answer, in milliseconds. */
   readonly limit: number
   /** Whether it was released: nothing is asked for any more. */
@@ -40,7 +38,6 @@ export interface Attempt extends Messages {
 export const make = (request: LockRequest, keyPrefix: string, longest: number): Attempt => ({
   request,
   key: keyPrefix + request.key,
-  ttl: Math.max(1, Math.ceil(request.ttl)),
   limit: Math.min(longest, request.ttl),
   unanswered: 0,
   validUntil: 0,
@@ -50,6 +47,9 @@ export const make = (request: LockRequest, keyPrefix: string, longest: number): 
   slot: -1,
   watchedAt: 0
 })
+
+/** How long the grant lasts, as it is really asked for: in whole milliseconds. Core may lengthen it. */
+export const ttlOf = ({ request }: Pick<Attempt, "request">): number => Math.max(1, Math.ceil(request.ttl))
 
 /** A message is sent. */
 export const asked = (messages: Messages, validUntil: number): void => {

@@ -118,7 +118,7 @@ const renew = (
     if (Option.isNone(validity)) return Effect.sync(() => holds.end(means.holds, attempt))
     // The holder's channel is stored for some ttls only.
     const age = connection.timers.now() - attempt.watchedAt
-    const isOld = attempt.watchedAt > 0 && age > attempt.ttl * requests.watchedTtls / 2
+    const isOld = attempt.watchedAt > 0 && age > attempts.ttlOf(attempt) * requests.watchedTtls / 2
     return Effect.sync(() => isOld && means.inbox.subscription.fork(watch(means, attempt)))
   })
 }

@@ -64,7 +64,7 @@ const tokensOf = (reply: string): Tokens | undefined => {
   return match?.[1] === undefined ? undefined : { first: BigInt(match[1]), spare: Number(match[2]) }
 }
 
-const grantOf = ({ ttl }: Attempt, sentAt: number, tokens: Tokens): Grant => ({ validFrom: sentAt, ttl, tokens })
+const grantOf = (ttl: number, sentAt: number, tokens: Tokens): Grant => ({ validFrom: sentAt, ttl, tokens })
 
 /** How many tokens a request wishes for. */
 const wished = (spare: number): string => `${Math.min(Math.max(0, Math.trunc(spare)), mostSpare) + 1}`
@@ -95,7 +95,7 @@ export const take = (
       const validUntil = Math.ceil((sentAt + attempt.limit) * 1000 + requests.clockAhead + slackMicros)
       attempts.asked(attempt, validUntil)
       const { owner, spare } = attempt.request
-      return [channel, owner, `${attempt.ttl}`, `${validUntil}`, ticket, wished(spare)]
+      return [channel, owner, `${attempts.ttlOf(attempt)}`, `${validUntil}`, ticket, wished(spare)]
     },
     onAnswer: (outcome) => {
       attempt.unanswered--
@@ -117,7 +117,9 @@ const readTaken = (
 ): Effect.Effect<Taken, LockBackendError> => {
   const [word, first = "", second = ""] = String(reply).split(" ")
   const tokens = tokensOf(String(reply))
-  if (tokens !== undefined) return Effect.succeed({ _tag: "Granted", grant: grantOf(attempt, sentAt, tokens) })
+  if (tokens !== undefined) {
+    return Effect.succeed({ _tag: "Granted", grant: grantOf(attempts.ttlOf(attempt), sentAt, tokens) })
+  }
   const holder = holderIn.exec(String(reply))?.[1]
   if (holder !== undefined) attempt.request.onHeld?.(holder)
   switch (word) {
@@ -139,37 +141,41 @@ const readTaken = (
 export const renew = (
   { connection, scripts }: Requests,
   attempt: Attempt
-): Effect.Effect<Option.Option<Validity>, LockBackendError> =>
-  calls.run(connection, {
+): Effect.Effect<Option.Option<Validity>, LockBackendError> => {
+  const ttl = attempts.ttlOf(attempt)
+  return calls.run(connection, {
     operation: "renew",
     script: scripts.renew,
     keys: [attempt.key],
     limit: attempt.limit,
-    args: () => [attempt.request.owner, `${attempt.ttl}`],
+    args: () => [attempt.request.owner, `${ttl}`],
     read: ({ reply, sentAt }) => {
-      if (reply === "ours") return Effect.succeedSome({ validFrom: sentAt, ttl: attempt.ttl })
+      if (reply === "ours") return Effect.succeedSome({ validFrom: sentAt, ttl })
       return reply === "gone" ? Effect.succeedNone : unexpected("renew", reply)
     }
   })
+}
 
 /** Prolongs the grant, and brings new tokens. */
 export const confirm = (
   requests: Requests,
   attempt: Attempt,
   spare: number
-): Effect.Effect<Option.Option<Grant>, LockBackendError> =>
-  calls.run(requests.connection, {
+): Effect.Effect<Option.Option<Grant>, LockBackendError> => {
+  const ttl = attempts.ttlOf(attempt)
+  return calls.run(requests.connection, {
     operation: "renew",
     script: requests.scripts.confirm,
     keys: [fenceOf(requests, attempt.key), attempt.key],
     limit: attempt.limit,
-    args: () => [attempt.request.owner, `${attempt.ttl}`, wished(spare)],
+    args: () => [attempt.request.owner, `${ttl}`, wished(spare)],
     read: ({ reply, sentAt }) => {
       const tokens = tokensOf(String(reply))
-      if (tokens !== undefined) return Effect.succeedSome(grantOf(attempt, sentAt, tokens))
+      if (tokens !== undefined) return Effect.succeedSome(grantOf(ttl, sentAt, tokens))
       return reply === "gone" ? Effect.succeedNone : unexpected("renew", reply)
     }
   })
+}
 
 /** Releases the key, leaves the line, and voids what is still on its way. */
 export const release = (
@@ -230,7 +236,7 @@ export const watch = (
     keys: [lock, line, holder],
     limit: attempt.limit,
     isWanted: () => !attempt.isOver,
-    args: () => [channel, attempt.request.owner, `${attempt.ttl * watchedTtls}`],
+    args: () => [channel, attempt.request.owner, `${attempts.ttlOf(attempt) * watchedTtls}`],
     read: ({ reply }) =>
       reply === "wanted" || reply === "alone" || reply === "gone"
         ? Effect.succeed(reply)

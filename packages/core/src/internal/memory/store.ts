@@ -25,6 +25,7 @@ interface Entry {
   firstToken: bigint
   lastToken: bigint
   validFrom: number
+  ttl: number
   /** By owner, in the order of arrival. */
   line: Map<string, Waiter> | undefined
   alarm: { readonly at: number, readonly fiber: Fiber.Fiber<void> } | undefined
@@ -62,11 +63,11 @@ const withdrawn = later(
   )
 )
 
-const endOf = (entry: Entry): number => entry.validFrom + entry.holder.ttl
+const endOf = (entry: Entry): number => entry.validFrom + entry.ttl
 
 const grantOf = (entry: Entry): Grant => ({
   validFrom: entry.validFrom,
-  ttl: entry.holder.ttl,
+  ttl: entry.ttl,
   tokens: { first: entry.firstToken, spare: Number(entry.lastToken - entry.firstToken) }
 })
 
@@ -112,6 +113,7 @@ const handOver = (store: MemoryStore, entry: Entry, now: number): void => {
   }
   entry.holder = next.request
   entry.validFrom = now
+  entry.ttl = next.request.ttl
   giveTokens(store, entry, next.request.spare)
   leaveLine(store, entry, next)
   if (headOf(entry) !== undefined) next.request.onWanted()
@@ -162,6 +164,7 @@ export const tryAcquire = (store: MemoryStore, request: LockRequest, now: number
     firstToken: 0n,
     lastToken: 0n,
     validFrom: now,
+    ttl: request.ttl,
     line: undefined,
     alarm: undefined
   }
@@ -201,7 +204,8 @@ export const renew = (
   const entry = find(store, request.key, now)
   if (entry?.holder.owner !== request.owner) return undefined
   entry.validFrom = now
-  if (spare === undefined) return { validFrom: now, ttl: entry.holder.ttl }
+  entry.ttl = request.ttl
+  if (spare === undefined) return { validFrom: now, ttl: entry.ttl }
   giveTokens(store, entry, spare)
   return grantOf(entry)
 }

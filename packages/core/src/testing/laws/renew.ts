@@ -34,6 +34,26 @@ export const renew: ReadonlyArray<Definition> = [
   },
   {
     law: 3,
+    name: "a grant is renewed for the ttl that its request has then",
+    needs: freedByTtl,
+    run: Effect.fnUntraced(
+      function*({ a, elapse, expectHeld, granularity, key, longTtl, margin, minTtl, newRequest, take }) {
+        const holder = newRequest(key(), { ttl: minTtl })
+        yield* take(a, holder, "a free key is granted")
+        holder.ttl = longTtl
+        const renewed = Option.getOrElse(
+          yield* a.renew(holder, { fresh: true }),
+          () => assert.fail("a grant is renewed in time")
+        )
+        assert.isAtLeast(renewed.ttl, longTtl, "the answer tells of the longer ttl")
+        yield* elapse(minTtl + granularity + margin)
+        yield* expectHeld(holder.key, "the key is taken for the longer ttl")
+        assert.notStrictEqual(yield* a.release(holder), "gone", "the release of a held key is not gone")
+      }
+    )
+  },
+  {
+    law: 3,
     name: "a grant that ended is not renewed, and the renewal does not create it again",
     needs: freedByTtl,
     run: Effect.fnUntraced(

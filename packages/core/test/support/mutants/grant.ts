@@ -94,6 +94,25 @@ export const grant: ReadonlyArray<Mutant> = [
     })
   },
   {
+    name: "renew asks for the first ttl",
+    caughtBy: "a grant is renewed for the ttl that its request has then",
+    make: (store) => {
+      const copies = new WeakMap<LockRequest, LockRequest>()
+      const copyOf = (request: LockRequest): LockRequest => {
+        const copy = copies.get(request) ?? { ...request }
+        copies.set(request, copy)
+        return copy
+      }
+      return {
+        ...store,
+        tryAcquire: (request) => store.tryAcquire(copyOf(request)),
+        acquire: (request) => store.acquire(copyOf(request)),
+        renew: (request, renewal) => store.renew(copyOf(request), renewal),
+        release: (request) => store.release(copyOf(request))
+      }
+    }
+  },
+  {
     name: "renew by a former holder takes the key back",
     caughtBy: "a grant is not renewed once another owner has the key",
     make: (store) => {

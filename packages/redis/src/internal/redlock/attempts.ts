@@ -26,9 +26,7 @@ export interface Claim {
   readonly value: string
   readonly nodes: ReadonlyArray<Asked>
   /** How long the grant lasts, as it is really asked for, in milliseconds. */
-  readonly ttl: number
-  /** How long it and its token live, as the scripts take it. */
-  readonly lives: readonly [ttl: string, fence: string]
+  ttl: number
   /** How long to wait for the answer of one server, in milliseconds. */
   readonly limit: number
   /** The last token of this round, once it has a majority. */
@@ -86,11 +84,16 @@ export const claimOf = (
     }
   }),
   ttl,
-  lives: [`${ttl}`, `${ttl + fenceMillis}`],
   limit,
   token: undefined,
   isOver: false
 })
+
+/** How long the token of a grant lives. */
+export const fenceLife = ({ ttl }: Claim): number => ttl + fenceMillis
+
+/** How long a grant of a request lasts, in whole milliseconds. Core may lengthen it. */
+export const ttlOf = ({ ttl }: LockRequest): number => Math.max(1, Math.ceil(ttl))
 
 /** The next round of a request. */
 export const nextClaim = (
@@ -101,6 +104,6 @@ export const nextClaim = (
   const { key, owner, ttl } = attempt.request
   const round = attempt.rounds++
   const value = round === 0 ? owner : `${owner}~${round}`
-  attempt.claim = claimOf(nodes, key, value, { ttl: Math.max(1, Math.ceil(ttl)), limit: nodeTimeout(ttl) })
+  attempt.claim = claimOf(nodes, key, value, { ttl: ttlOf(attempt.request), limit: nodeTimeout(ttl) })
   return attempt.claim
 }

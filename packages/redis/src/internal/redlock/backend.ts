@@ -8,7 +8,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as names from "../names.ts"
 import type { Attempt } from "./attempts.ts"
-import { claimOf, isValueOf, keysOn, make as makeAttempt, nextClaim, ownerOf } from "./attempts.ts"
+import { claimOf, isValueOf, keysOn, make as makeAttempt, nextClaim, ownerOf, ttlOf } from "./attempts.ts"
 import type { RedlockNode } from "./node.ts"
 import { backendName, connect, errors } from "./node.ts"
 import { rules } from "./quorum.ts"
@@ -143,7 +143,9 @@ export const make = Effect.fnUntraced(function*(
     renew: (request, { spare }) =>
       Effect.suspend(() => {
         const { claim, isOver } = of(request)
-        return claim === undefined || isOver ? Effect.succeedNone : rounds.prolong(quorum, claim, spare)
+        if (claim === undefined || isOver) return Effect.succeedNone
+        claim.ttl = ttlOf(request)
+        return rounds.prolong(quorum, claim, spare)
       }),
     release: (request) =>
       Effect.suspend(() => {

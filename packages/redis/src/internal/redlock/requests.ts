@@ -6,7 +6,7 @@ import * as Exit from "effect/Exit"
 import * as attempts from "../attempts.ts"
 import type { Call } from "../commands.ts"
 import { slackMicros } from "../scripts.ts"
-import type { Asked, Claim } from "./attempts.ts"
+import { type Asked, type Claim, fenceLife } from "./attempts.ts"
 import { ask, errors, toError } from "./node.ts"
 import type { TakeVote } from "./quorum.ts"
 import * as scripts from "./scripts.ts"
@@ -49,7 +49,7 @@ export const take = (
       const ahead = node.clockAhead ?? wish.clockAhead
       const validUntil = Math.ceil((sentAt + claim.limit) * 1000 + ahead + slackMicros)
       attempts.asked(asked, validUntil)
-      return [claim.value, wish.ttl, claim.lives[1], `${validUntil}`, wish.least]
+      return [claim.value, wish.ttl, `${fenceLife(claim)}`, `${validUntil}`, wish.least]
     },
     onAnswer: (outcome) => {
       asked.unanswered--
@@ -98,7 +98,7 @@ export const hold = (
     script: scripts.hold,
     keys: [lock, fence],
     isWanted: () => !claim.isOver,
-    args: () => [claim.value, ...claim.lives, `${token}`]
+    args: () => [claim.value, `${claim.ttl}`, `${fenceLife(claim)}`, `${token}`]
   }
   ask(node, call, claim.limit, (outcome) => {
     if (outcome._tag !== "Answered") {

@@ -73,7 +73,7 @@ export const take = (quorum: Quorum, claim: Claim, spare: number, leader?: numbe
     const { nodes, now, rules } = quorum
     const startedAt = now()
     const round = ballot(nodes.length, startedAt, claim.ttl, rules)
-    const wish = wishAt(quorum, startedAt, claim.lives[0])
+    const wish = wishAt(quorum, startedAt, `${claim.ttl}`)
     const failures: Array<LockBackendError> = []
     const onFailure = (error: LockBackendError) => {
       failures.push(error)
@@ -141,10 +141,10 @@ export const prolong = (
 ): Effect.Effect<Option.Option<Validity>, LockBackendError> =>
   Effect.callback((resume) => {
     const { majority, nodes, now } = quorum
-    const { token } = claim
+    const { token, ttl } = claim
     if (token === undefined || claim.isOver) return resume(Effect.succeedNone)
     const startedAt = now()
-    const { least } = wishAt(quorum, startedAt, claim.lives[0])
+    const { least } = wishAt(quorum, startedAt, `${claim.ttl}`)
     const next = BigInt(least) > token ? BigInt(least) : token + 1n
     const last = spare === undefined ? token : next
     const votes = tally(nodes.length)
@@ -165,7 +165,7 @@ export const prolong = (
           isRenewed = true
           claim.token = last
           const tokens = spare === undefined ? undefined : tokensOf(token + 1n, last, spare)
-          resume(Effect.succeedSome({ validFrom: startedAt, ttl: claim.ttl, tokens }))
+          resume(Effect.succeedSome({ validFrom: startedAt, ttl, tokens }))
         }
       }
     }
