@@ -32,7 +32,7 @@ const servers = (name: string, test: TestProjectInlineConfiguration["test"]) => 
 /** What takes longest, the longest first. It is started first, so that none of it is left at the end. */
 const longest = [
   /^faults\/faults/,
-  /^(cli\/exit|etcd\/faults)/,
+  /^(cli\/|etcd\/faults)/,
   /\/(conformance|connection|faults|MysqlLock|suite)\b/
 ]
 

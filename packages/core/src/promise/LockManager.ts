@@ -202,9 +202,9 @@ export class LockManager {
     const [options, callback]: [RequestOptions, Callback<PromiseLease, A> | undefined] = typeof second === "function"
       ? [{}, second]
       : [second, third]
-    if (typeof callback !== "function") {
-      return Promise.reject(new InvalidLockRequest({ key: String(key), problem: "the callback must be a function" }))
-    }
+    if (typeof callback !== "function") return invalid(key, "the callback must be a function")
+    const problem = problemOf(options)
+    if (problem !== undefined) return invalid(key, problem)
     const { ifAvailable, retry, signal, timeout, ...rest } = options
     // The overloads see to it that a callback that may get null takes it.
     const refused: Refusable<A> = { call: callback }
@@ -239,6 +239,8 @@ export class LockManager {
    * @since 0.1.0
    */
   acquire(key: string, options: Omit<RequestOptions, "ifAvailable"> = {}): Promise<PromiseLease> {
+    const problem = problemOf(options)
+    if (problem !== undefined) return invalid(key, problem)
     const { signal, ...rest } = options
     const scope = Scope.makeUnsafe()
     const taken = Effect.flatMap(Scope.provide(this.#lock.acquire(key, rest), scope), (lease) => held(lease, scope))
@@ -266,6 +268,17 @@ export class LockManager {
     return this.close()
   }
 }
+
+/** What is wrong with options that JavaScript may give: the others are looked at by `Lock`. */
+const problemOf = (options: unknown): string | undefined => {
+  if (typeof options !== "object" || options === null) return "the options must be an object"
+  return "signal" in options && options.signal !== undefined && !(options.signal instanceof AbortSignal)
+    ? "signal must be an AbortSignal"
+    : undefined
+}
+
+const invalid = (key: unknown, problem: string): Promise<never> =>
+  Promise.reject(new InvalidLockRequest({ key: String(key), problem }))
 
 /** Runs it; the signal ends it as long as nothing is granted. */
 const abortable = <A, E>(

@@ -89,6 +89,12 @@ describe("request", () => {
     assert.instanceOf(await errorOf(locks.request("", () => 1)), InvalidLockRequest)
     // @ts-expect-error no callback
     assert.instanceOf(await errorOf(locks.request("k", {})), InvalidLockRequest)
+    // @ts-expect-error no options
+    assert.instanceOf(await errorOf(locks.request("k", null, () => 1)), InvalidLockRequest)
+    // @ts-expect-error no options
+    assert.instanceOf(await errorOf(locks.acquire("k", null)), InvalidLockRequest)
+    // @ts-expect-error no signal
+    assert.instanceOf(await errorOf(locks.request("k", { signal: "abort" }, () => 1)), InvalidLockRequest)
     await locks.request("k", async () => {
       const error = await errorOf(locks.request("k", { timeout: 5 }, () => 1))
       assert.instanceOf(error, LockUnavailable)
