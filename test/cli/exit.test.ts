@@ -99,6 +99,8 @@ describe("dlock", patience, () => {
       const run = (...options: ReadonlyArray<string>) => dlockEnds(env, "run", ...options, "kept", "--", "echo", "ran")
       assert.deepStrictEqual(yield* run("--min-hold", "10m"), { code: 0, stdout: "ran\n", stderr: "" })
       assertFailure(yield* run("--if-available"), 75, /another owner holds it/)
+      const { stdout } = yield* dlockEnds(env, "inspect", "--json", "kept")
+      assert.isAbove(JSON.parse(stdout).holder.remaining, 60_000, "for longer than the ttl")
       assertFailure(yield* run("--min-hold", "10m", "--max-hold", "1s"), 64, /minHold must not be longer than maxHold/)
     }))
 
