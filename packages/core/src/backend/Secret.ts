@@ -24,7 +24,10 @@ export type Input = string | Redacted.Redacted | Effect.Effect<Redacted.Redacted
  * @since 0.1.0
  */
 export interface Secret {
-  /** The secret of now, to be run at each connect. Fails with a sentence that holds no secret. */
+  /**
+   * The secret of now, to be run at each connect. Fails with a sentence that holds no secret, and after 30 seconds without
+   * one.
+   */
   readonly get: Effect.Effect<Redacted.Redacted, string>
   /** A text without what this secret was so far: for what a server or a driver said. */
   readonly hide: (text: string) => string
@@ -40,10 +43,16 @@ const shortestHidden = 3
 // What was given before is of no use any more, but a server may still quote it.
 const mostRemembered = 4
 
+/** How long an effect that gives a secret may take: a connection waits for it, and another is not made meanwhile. */
+const longest = "30 seconds"
+
+// An interruption is one of something that the effect waited for: an interrupted connect does not come here.
 const failure = (cause: Cause.Cause<unknown>) =>
-  Cause.hasInterruptsOnly(cause)
-    ? Effect.interrupt
-    : Effect.fail(`getting it failed (${withoutCredentials(oneLine(Cause.squash(cause)))})`)
+  Effect.fail(
+    Cause.hasInterruptsOnly(cause)
+      ? "getting it was interrupted"
+      : `getting it failed (${withoutCredentials(oneLine(Cause.squash(cause)))})`
+  )
 
 const make = (read: Effect.Effect<unknown, unknown>): Secret => {
   let seen: ReadonlyArray<string> = []
@@ -53,12 +62,15 @@ const make = (read: Effect.Effect<unknown, unknown>): Secret => {
     seen = [text, ...seen].slice(0, mostRemembered).toSorted((a, b) => b.length - a.length)
   }
   return {
-    get: Effect.catchCause(read, failure).pipe(Effect.flatMap((given) => {
-      const text = Redacted.isRedacted(given) ? Redacted.value(given) : given
-      if (typeof text !== "string") return Effect.fail("it is no text")
-      remember(text)
-      return Effect.succeed(Redacted.make(text))
-    })),
+    get: Effect.catchCause(read, failure).pipe(
+      Effect.timeoutOrElse({ duration: longest, orElse: () => Effect.fail(`getting it took more than ${longest}`) }),
+      Effect.flatMap((given) => {
+        const text = Redacted.isRedacted(given) ? Redacted.value(given) : given
+        if (typeof text !== "string") return Effect.fail("it is no text")
+        remember(text)
+        return Effect.succeed(Redacted.make(text))
+      })
+    ),
     hide: (text) => seen.reduce((text, secret) => text.replaceAll(secret, "<redacted>"), text)
   }
 }
