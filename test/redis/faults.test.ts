@@ -146,6 +146,17 @@ describe("a connection", () => {
       yield* Effect.sleep("700 millis")
       assert.isTrue(Option.isSome(yield* backend.tryAcquire(newRequest("mute"))))
     }))
+
+  it.live("that falls silent is replaced before a lease of five seconds ends", () =>
+    Effect.gen(function*() {
+      const server = yield* redis()
+      const road = yield* relay(server)
+      const lock = yield* lockOn(road.addr)
+      const exit = yield* Effect.exit(
+        lock.withLock("k", Effect.andThen(road.freeze, Effect.sleep("7 seconds")), { ttl: "5 seconds" })
+      )
+      assert.isTrue(Exit.isSuccess(exit), "a renewal over another connection came in time")
+    }))
 })
 
 describe("a server", () => {

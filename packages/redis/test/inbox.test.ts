@@ -141,6 +141,17 @@ describe("the subscription", () => {
       assert.strictEqual(subscriptions(), 2)
     }))
 
+  it.effect("that ends as soon as it begins is opened four times a second", () =>
+    Effect.gen(function*() {
+      const { close, live, subscriptions } = yield* setup
+      yield* live
+      for (let elapsed = 0; elapsed < 1000; elapsed += 10) {
+        close()
+        yield* TestClock.adjust(10)
+      }
+      assert.isAtMost(subscriptions(), 5)
+    }))
+
   it.effect("that is refused is an error at once, and tried again", () =>
     Effect.gen(function*() {
       const { inbox, live, refuse } = yield* setup

@@ -11,6 +11,8 @@ const wrong: ReadonlyArray<readonly [options: RedisLock.Options, hint: string]> 
   [{ mode: "cluster", addrs: ["a:1"], db: 1 }, "database"],
   [{ mode: "sentinel", addrs: ["a:1"] }, "masterName"],
   [{ addrs: ["a:1"], masterName: "m" }, "sentinel"],
+  [{ addrs: ["a:1"], sentinelPassword: "p" }, "sentinelPassword"],
+  [{ mode: "cluster", addrs: ["a:1"], sentinelTls: true }, "sentinelTls"],
   [{ db: -1 }, "db"],
   [{ db: 1.5 }, "db"],
   [{ commandTimeout: "0 seconds" }, "commandTimeout"],

@@ -1,7 +1,8 @@
 import { LockBackendError } from "@dlock/core"
 import { Options } from "@dlock/core/backend"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Redacted, Result } from "effect"
+import { Duration, Effect, Fiber, Redacted, Result } from "effect"
+import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
 import { environment } from "../support/config.ts"
 
@@ -201,6 +202,12 @@ describe("options given by code", () => {
         const { password: secret } = yield* declaration.parse({ password })
         assert.strictEqual(secret && (yield* Effect.flip(secret.get)), "getting it failed (the vault is closed)")
       }
+      const { password: interrupted } = yield* declaration.parse({ password: Effect.interrupt })
+      assert.strictEqual(interrupted && (yield* Effect.flip(interrupted.get)), "getting it was interrupted")
+      const { password: silent } = yield* declaration.parse({ password: Effect.never })
+      const asked = yield* Effect.forkChild(Effect.flip(silent?.get ?? Effect.die("it is there")))
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(yield* Fiber.join(asked), "getting it took more than 30 seconds")
       const { password: secret } = yield* declaration.parse({ password: Effect.succeed(5) })
       assert.strictEqual(secret && (yield* Effect.flip(secret.get)), "it is no text")
     }))

@@ -51,6 +51,9 @@ export const make = (request: LockRequest, keyPrefix: string, longest: number): 
 /** How long the grant lasts, as it is really asked for: in whole milliseconds. Core may lengthen it. */
 export const ttlOf = ({ request }: Pick<Attempt, "request">): number => Math.max(1, Math.ceil(request.ttl))
 
+/** How long to wait for the answer to a renewal: another one, over another connection, must come in time, too. */
+export const renewalLimitOf = (attempt: Attempt): number => Math.min(attempt.limit, ttlOf(attempt) / 4)
+
 /** A message is sent. */
 export const asked = (messages: Messages, validUntil: number): void => {
   messages.unanswered++

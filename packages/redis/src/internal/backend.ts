@@ -2,6 +2,7 @@
  * The backend over a connection.
  */
 import type { Grant, LockBackend, LockBackendError, Validity } from "@dlock/core"
+import { Errors } from "@dlock/core/backend"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
@@ -41,18 +42,31 @@ interface Watches {
   readonly some: Latch.Latch
 }
 
+/** How long after a failure it is asked again who waits for a hold. */
+const watchPause = "1 second"
+
 /** How long a hold lasts before it is worth a request to be told of others, in milliseconds: half of it to all of it. */
 const shortHold = 40
 
-const watch = ({ holds: all, inbox, requests: means }: Means, attempt: Attempt): Effect.Effect<void> => {
+const watch = ({ holds: all, inbox, requests: means, watches }: Means, attempt: Attempt): Effect.Effect<void> => {
   attempt.watchedAt = means.connection.timers.now()
+  const again = Effect.map(Effect.sleep(watchPause), () => {
+    watches.old.push(attempt)
+    watches.some.openUnsafe()
+  })
+  const asked = Effect.catchIf(
+    Effect.asSome(requests.watch(means, attempt)),
+    // The server may be loading its data, while messages arrive already.
+    Errors.passes,
+    () => Effect.as(again, Option.none())
+  )
   return Effect.ignore(Effect.gen(function*() {
     yield* inboxes.live(inbox, means.limit)
     if (!inbox.isLive) return
-    const answer = yield* requests.watch(means, attempt)
-    if (attempt.slot === -1) return
-    if (answer === "wanted") attempt.request.onWanted()
-    else if (answer === "gone") holds.lose(all, attempt)
+    const answer = yield* asked
+    if (attempt.slot === -1 || Option.isNone(answer)) return
+    if (answer.value === "wanted") attempt.request.onWanted()
+    else if (answer.value === "gone") holds.lose(all, attempt)
   }))
 }
 
@@ -62,17 +76,27 @@ const begun = (
   attempt: Attempt,
   grant: Grant
 ): Effect.Effect<Grant, LockBackendError> =>
-  Effect.map(holds.settled(means.holds, attempt), () => {
-    if (attempt.isOver) return grant
+  Effect.suspend(() => {
+    if (attempt.isOver) return Effect.succeed(grant)
+    // Before the wait: a server that the connection leads to meanwhile is asked for this one, too.
     holds.begin(means.holds, attempt)
-    const { inbox, watches } = means
-    if (attempt.request.lingers === true) inbox.subscription.fork(watch(means, attempt))
-    else {
-      watches.young.push(attempt)
-      watches.some.openUnsafe()
-    }
-    return grant
+    const unsettled = holds.unsettled(means.holds, attempt)
+    if (unsettled === undefined) return Effect.succeed(watched(means, attempt, grant))
+    return Effect.tapError(unsettled, () => Effect.sync(() => holds.end(means.holds, attempt))).pipe(
+      Effect.map(() => watched(means, attempt, grant))
+    )
   })
+
+const watched = (means: Means, attempt: Attempt, grant: Grant): Grant => {
+  const { inbox, watches } = means
+  if (attempt.slot === -1) return grant
+  if (attempt.request.lingers === true) inbox.subscription.fork(watch(means, attempt))
+  else {
+    watches.young.push(attempt)
+    watches.some.openUnsafe()
+  }
+  return grant
+}
 
 /** Messages arrive again: those that joined the line meanwhile could not tell us. */
 const watchAgain = ({ held }: Holds, { old, some }: Watches): void => {

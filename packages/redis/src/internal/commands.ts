@@ -50,7 +50,7 @@ export interface Way {
   readonly together: (write: () => void) => void
   readonly timers: Timers.Timers
   /** Called when an answer is late. */
-  readonly onLate: () => void
+  readonly onLate: (limit: number) => void
 }
 
 /** A call under way, which is its own time limit. */
@@ -92,7 +92,7 @@ export const call = (queue: Queue, call: Call, limit: number, onDone: (outcome: 
     slot: -1,
     ring: () => {
       done(pending, { _tag: "Late" })
-      queue.way.onLate()
+      queue.way.onLate(limit)
     }
   }
   const open = call.script.takesMany && !queue.way.isCluster

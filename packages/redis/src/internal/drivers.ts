@@ -50,8 +50,14 @@ export const access = Effect.fnUntraced(function*(
 /** The pause before the connection is opened again, in milliseconds. */
 export const pauseBefore = (attempt: number): number => Math.min(25 * 2 ** Math.min(attempt, 6), 1000)
 
-/** For how long a server that was asked may say nothing, in milliseconds. */
-export const longestSilence = (limit: number): number => limit + 100
+/** What an answer may be late by, in milliseconds. */
+export const grace = 100
+
+/** Less of silence is no reason to give up a connection, however short the time limit of a request. */
+const shortestSilence = 1000
+
+/** For how long a server that was asked, with this time limit, may say nothing; in milliseconds. */
+export const longestSilence = (limit: number): number => Math.max(limit, shortestSilence) + grace
 
 /** Settings of every connection; silence is noticed by us. `limit` is how long a server may take to answer. */
 const basics = (limit: number) => ({
@@ -77,18 +83,26 @@ const userOf = ({ db, username }: Pick<Login, "db" | "username">): RedisOptions 
 export const single = (address: Options.Address, login: Login, limit: number): Redis =>
   new Redis({ host: address.host, port: address.port, ...userOf(login), ...basics(limit) })
 
+/** The driver asks its addresses one after the other: one that is away must leave time for the others. */
+const shareOf = ({ addrs }: Settings, limit: number): number =>
+  Math.max(limit / (addrs.length + 1), Math.min(limit, shortestSilence))
+
 /** The server that is the master of its replicas at the time. */
-export const sentinel = ({ addrs, masterName = "", sentinelUsername, ...login }: Settings, limit: number): Redis =>
-  new Redis({
+export const sentinel = (settings: Settings, limit: number): Redis => {
+  const { addrs, masterName = "", sentinelUsername, ...login } = settings
+  const share = shareOf(settings, limit)
+  return new Redis({
     name: masterName,
     sentinels: addrs.map(({ host, port }) => ({ host, port })),
     ...(sentinelUsername !== undefined && { sentinelUsername }),
     enableTLSForSentinelMode: login.tls !== undefined,
-    sentinelCommandTimeout: limit,
+    sentinelCommandTimeout: share,
     sentinelRetryStrategy: () => null,
     ...userOf(login),
-    ...basics(limit)
+    ...basics(limit),
+    connectTimeout: share
   })
+}
 
 /** The nodes of a cluster; some of them are enough to find the others. */
 export const cluster = (settings: Settings, access: Access, limit: number): Cluster =>
@@ -101,7 +115,7 @@ export const cluster = (settings: Settings, access: Access, limit: number): Clus
       clusterRetryStrategy: () => null,
       // Tells us at once, instead of asking again by itself until our time limit.
       retryDelayOnClusterDown: 0,
-      slotsRefreshTimeout: limit,
+      slotsRefreshTimeout: shareOf(settings, limit),
       slotsRefreshInterval: 10_000,
       // A certificate is for the name, not for what it stands for.
       ...(settings.tls !== undefined && { dnsLookup: (address, callback) => callback(null, address) }),
@@ -109,6 +123,7 @@ export const cluster = (settings: Settings, access: Access, limit: number): Clus
         ...userOf(settings),
         ...access,
         ...quiet(limit),
+        connectTimeout: shareOf(settings, limit),
         // The node is a replica now: connecting again may find the master.
         reconnectOnError: (error) => error.message.includes("READONLY")
       }

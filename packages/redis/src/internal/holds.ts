@@ -115,7 +115,8 @@ const ask = (holds: Holds, place: object): Effect.Effect<void, LockBackendError>
   const { requests: means } = holds
   const isThere = ({ key }: { readonly key: string }) => means.connection.placeOf(key) === place
   const renewals = holds.held.filter(isThere).map((attempt) =>
-    Effect.map(requests.renew(means, attempt), (validity) => {
+    // What one of them cannot wait for does not fail the others.
+    Effect.map(requests.renew(means, attempt, means.limit), (validity) => {
       if (Option.isNone(validity) && attempt.slot !== -1) lose(holds, attempt)
     })
   )
@@ -144,10 +145,15 @@ const settleAll = (holds: Holds): void => {
   for (const place of places) if (!holds.settled.has(place)) holds.fork(Effect.ignore(settle(holds, place)))
 }
 
-/** Waits until the place that has a key now is settled. */
-export const settled = (holds: Holds, { key }: Attempt): Effect.Effect<void, LockBackendError> => {
-  const place = holds.requests.connection.placeOf(key)
+/** Waits until the place that has a key is settled; `undefined`: it is. */
+export const unsettled = (holds: Holds, attempt: Attempt): Effect.Effect<void, LockBackendError> | undefined => {
+  const { connection } = holds.requests
+  const place = connection.placeOf(attempt.key)
   const known = place === undefined ? undefined : holds.settled.get(place)
-  if (known !== undefined && Deferred.isDoneUnsafe(known)) return Effect.void
-  return place === undefined ? Effect.void : settle(holds, place)
+  if (place === undefined || (known !== undefined && Deferred.isDoneUnsafe(known))) return undefined
+  const late = () => Effect.fail(connection.toError("acquire", { _tag: "Late" }))
+  return Effect.timeoutOrElse(settle(holds, place), { duration: attempt.limit, orElse: late }).pipe(
+    // Meanwhile the connection may lead elsewhere.
+    Effect.flatMap(() => unsettled(holds, attempt) ?? Effect.void)
+  )
 }

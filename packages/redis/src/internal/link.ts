@@ -132,14 +132,19 @@ export const breakOff = ({ driver }: Link): void => {
  * Breaks a connection on which the server says nothing more: a new one may reach it. The driver has a timer for each
  * command for that (`socketTimeout`), which costs as much as the command.
  */
-export const watchSilence = (link: Link): () => void => {
-  const longest = drivers.longestSilence(link.limit)
+export const watchSilence = (link: Link): (limit: number) => void => {
+  let heardAt = 0
   const end = Timers.timer(() => {
-    if (link.unanswered > 0 && link.timers.now() - link.heardAt >= longest) breakOff(link)
-    else look()
+    if (link.unanswered > 0 && link.heardAt === heardAt) breakOff(link)
+    else look(link.limit)
   })
-  const look = () => {
-    if (end.slot === -1 && link.unanswered > 0) link.timers.set(end, link.heardAt + longest)
+  const look = (limit: number): void => {
+    if (link.unanswered === 0) return
+    // Later than now: where this process stood still, the answer may have come meanwhile.
+    const due = Math.max(link.heardAt + drivers.longestSilence(limit), link.timers.now() + drivers.grace)
+    if (end.slot !== -1 && end.due <= due) return
+    heardAt = link.heardAt
+    link.timers.set(end, due)
   }
   return look
 }
@@ -181,13 +186,13 @@ const leave = (link: Link): void => {
 
 /** Sends a command with a time limit. */
 export const sendBy =
-  ({ timers }: Link, post: Post, onLate: () => void) =>
+  ({ timers }: Link, post: Post, onLate: (limit: number) => void) =>
   (command: string, args: ReadonlyArray<string>, limit: number): Effect.Effect<Answer, Failure> =>
     Effect.callback((resume) => {
       const sentAt = timers.now()
       const late = Timers.timer(() => {
         resume(Effect.fail({ _tag: "Late" }))
-        onLate()
+        onLate(limit)
       })
       timers.set(late, sentAt + limit)
       post(command, [...args], (failure, reply) => {

@@ -47,7 +47,11 @@ const openCluster = Effect.fnUntraced(function*(
   const first = yield* Effect.mapError(
     drivers.access(settings),
     (detail) => Errors.make("redis").unreachable("connect", { detail })
-  )
+  ).pipe(Effect.timeoutOrElse({
+    duration: limit,
+    orElse: () =>
+      Effect.fail(Errors.make("redis").timeout("connect", { detail: "no password or certificates in time" }))
+  }))
   const driver = drivers.cluster(settings, first, limit)
   let latest = first
   // The driver has a copy of its options, and a new connection to a node is not open yet.

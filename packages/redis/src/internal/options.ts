@@ -77,13 +77,17 @@ export type Settings = Effect.Success<ReturnType<typeof redis.parse>>
 /** The servers' own part of the settings, the same for all of them. */
 export type Login = Pick<Settings, "username" | "password" | "db" | "tls">
 
-const problemOf = ({ addrs, db, keyPrefix, masterName, mode }: Settings): string | undefined => {
+const problemOf = (settings: Settings): string | undefined => {
+  const { addrs, db, keyPrefix, masterName, mode } = settings
   if (mode === "cluster" && db !== 0) return "db: a cluster has only the database 0"
   if (mode === "single" && addrs.length > 1) {
     return `addrs: mode "single" takes one address, got ${addrs.length}; did you mean mode "cluster"?`
   }
   if (mode === "sentinel" && masterName === undefined) return `masterName: mode "sentinel" needs it`
-  if (mode !== "sentinel" && masterName !== undefined) return `masterName: it is for mode "sentinel"`
+  const ofSentinels = (["masterName", "sentinelUsername", "sentinelPassword"] as const).find((name) =>
+    settings[name] !== undefined
+  )
+  if (mode !== "sentinel" && ofSentinels !== undefined) return `${ofSentinels}: it is for mode "sentinel"`
   return prefixProblem(keyPrefix)
 }
 
@@ -98,6 +102,9 @@ export const parse = Effect.fnUntraced(
     const declaration = options.mode === "sentinel" ? redisOfSentinels : redis
     const settings = yield* declaration.parse(options)
     yield* refuse("redis", problemOf(settings))
+    if (settings.mode !== "sentinel" && options.sentinelTls !== undefined) {
+      return yield* Errors.make("redis").options("connect", { detail: `sentinelTls: it is for mode "sentinel"` })
+    }
     return options.sentinelTls === undefined ? { ...settings, sentinelTls: settings.tls } : settings
   }
 )

@@ -140,14 +140,15 @@ const readTaken = (
 /** Prolongs the grant; `none` if it is not ours any more. */
 export const renew = (
   { connection, scripts }: Requests,
-  attempt: Attempt
+  attempt: Attempt,
+  limit = attempts.renewalLimitOf(attempt)
 ): Effect.Effect<Option.Option<Validity>, LockBackendError> => {
   const ttl = attempts.ttlOf(attempt)
   return calls.run(connection, {
     operation: "renew",
     script: scripts.renew,
     keys: [attempt.key],
-    limit: attempt.limit,
+    limit,
     args: () => [attempt.request.owner, `${ttl}`],
     read: ({ reply, sentAt }) => {
       if (reply === "ours") return Effect.succeedSome({ validFrom: sentAt, ttl })
@@ -167,7 +168,7 @@ export const confirm = (
     operation: "renew",
     script: requests.scripts.confirm,
     keys: [fenceOf(requests, attempt.key), attempt.key],
-    limit: attempt.limit,
+    limit: attempts.renewalLimitOf(attempt),
     args: () => [attempt.request.owner, `${ttl}`, wished(spare)],
     read: ({ reply, sentAt }) => {
       const tokens = tokensOf(String(reply))

@@ -4,9 +4,11 @@
  */
 import type { LockBackendError } from "@dlock/core"
 import { Timers } from "@dlock/core/backend"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type { Redis, RedisError } from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
@@ -52,7 +54,15 @@ const subscriberOf = Effect.fnUntraced(function*(
       open.set(channel, own)
       const messages = yield* Scope.provide(service.subscribe(channel), own)
       const told = Effect.forever(Effect.map(Queue.take(messages), ({ message }) => onMessage(channel, message)))
-      yield* Effect.forkIn(Effect.catchCause(told, () => Effect.sync(onClose)), own)
+      const ended = { failure: Option.none<RedisError>() }
+      const end = (cause: Cause.Cause<RedisError>) =>
+        Effect.sync(() => {
+          ended.failure = Cause.findErrorOption(cause)
+          onClose()
+        })
+      yield* Effect.forkIn(Effect.catchCause(told, end), own, { startImmediately: true })
+      // A subscription that was refused is a queue that has failed already.
+      if (Option.isSome(ended.failure)) yield* Effect.fail(asFailure(ended.failure.value))
     })
   return {
     subscribe: (channels) => Effect.forEach(channels, listen, { discard: true }),

@@ -28,8 +28,8 @@ export interface Subscription {
   readonly end: Latch.Latch
 }
 
-/** The pause before a connection that failed is tried again. */
-const pause = "250 millis"
+/** From the beginning of one connection to that of the next at least, in milliseconds: it may end as soon as it begins. */
+const pause = 250
 
 export const make = Effect.fnUntraced(function*(
   connection: Connection
@@ -101,10 +101,12 @@ const session = (subscription: Subscription) =>
     deafen(subscription)
   }))
 
-const sessions = (subscription: Subscription) =>
-  Effect.forever(
-    Effect.catch(session(subscription), (failure) => {
-      deafen(subscription, failure)
-      return Effect.sleep(pause)
-    })
-  )
+const sessions = (subscription: Subscription): Effect.Effect<never> => {
+  const { timers } = subscription.connection
+  return Effect.forever(Effect.suspend(() => {
+    const next = timers.now() + pause
+    return Effect.catch(session(subscription), (failure) => Effect.sync(() => deafen(subscription, failure))).pipe(
+      Effect.andThen(Effect.suspend(() => Effect.sleep(Math.max(next - timers.now(), 0))))
+    )
+  }))
+}
