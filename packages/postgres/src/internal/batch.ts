@@ -3,8 +3,7 @@
  * out as one statement and so as one commit. Every function may be called twice.
  */
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import type { Client, Failure, Rows, Session } from "./client.ts"
 import { pause, sqlErrorOf, telling } from "./client.ts"
 import * as errors from "./errors.ts"
@@ -106,20 +105,13 @@ export class Batch {
     }
     const limit = wanted.reduce((until, call) => Math.max(until, call.until), now) - now
     this.client.send(this.text, limit, write, (answer) => {
-      if (Exit.isSuccess(answer)) {
-        this.answer(sent, answer.value)
+      if (Result.isSuccess(answer)) {
+        this.answer(sent, answer.success)
         return done()
       }
-      const failure = Option.getOrUndefined(Exit.findErrorOption(answer))
-      if (failure === undefined) return done()
-      const failing = this.fail(failure.sent ? sent : wanted, failure, last)
-      if (failing === undefined) return done()
-      this.client.fork(Effect.ensuring(failing, Effect.sync(done)))
+      this.fail(answer.failure.sent ? sent : wanted, answer.failure, last, done)
     })
   }
-
-  private readonly sendAgain = (calls: ReadonlyArray<Call>, last: Failure): Effect.Effect<void> =>
-    Effect.callback((resume) => this.send(calls, last, () => resume(Effect.void)))
 
   private answer(calls: ReadonlyArray<Call>, rows: Rows): void {
     // Rows come in the order of the calls, and not every call has one; number 0 is for all of them.
@@ -133,24 +125,23 @@ export class Batch {
     })
   }
 
-  /** Ends calls that failed, or what is to be done before they end. */
-  private fail(calls: ReadonlyArray<Call>, failure: Failure, before: Failure): Effect.Effect<void> | undefined {
-    const all = (): undefined => {
-      for (const call of calls) call.done(undefined, telling(failure, before))
-    }
+  /** Ends calls that failed, or sends them again. `done`: nothing of them is under way. */
+  private fail(calls: ReadonlyArray<Call>, failure: Failure, before: Failure, done: () => void): void {
     const error = sqlErrorOf(failure)
-    if (error === undefined) return all()
-    if (failure.sent && errors.isRefusal(error)) calls.forEach((call) => call.settled())
-    if (calls.length > 1 && errors.mayBeOfOneKey(error)) {
-      return Effect.forEach(calls, (call) => this.sendAgain([call], failure), {
-        concurrency: "unbounded",
-        discard: true
-      })
+    if (error !== undefined && failure.sent && errors.isRefusal(error)) calls.forEach((call) => call.settled())
+    if (error !== undefined && calls.length > 1 && errors.mayBeOfOneKey(error)) {
+      let left = calls.length
+      const oneDone = (): void => {
+        if (--left === 0) done()
+      }
+      for (const call of calls) this.send([call], failure, oneDone)
+    } else if (error !== undefined && errors.passes(error)) {
+      const again = this.inTime(calls, this.client.now() + pause, failure)
+      // Also when the layer closes: then they fail.
+      this.client.fork(Effect.sleep(pause)).addObserver(() => this.send(again, failure, done))
+    } else {
+      for (const call of calls) call.done(undefined, telling(failure, before))
+      done()
     }
-    if (!errors.passes(error)) return all()
-    const again = this.inTime(calls, this.client.now() + pause, failure)
-    return again.length === 0
-      ? undefined
-      : Effect.andThen(Effect.sleep(pause), Effect.suspend(() => this.sendAgain(again, failure)))
   }
 }

@@ -13,8 +13,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
+import * as Option from "effect/Option"
 import type * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
@@ -148,12 +150,21 @@ const listenOn = Effect.fnUntraced(function*(
 export type Failure =
   | { readonly _tag: "Late", readonly sent: boolean }
   | { readonly _tag: "Failed", readonly sent: boolean, readonly error: Trouble }
+  /** The layer closed meanwhile, or before. */
+  | { readonly _tag: "Closed", readonly sent: boolean }
+  | { readonly _tag: "Died", readonly sent: boolean, readonly defect: unknown }
+
+const failureOf = (cause: Cause.Cause<Trouble>, sent: boolean): Failure => {
+  const failed = Cause.findErrorOption(cause)
+  if (Option.isSome(failed)) return { _tag: "Failed", sent, error: failed.value }
+  return Cause.hasInterruptsOnly(cause) ? { _tag: "Closed", sent } : { _tag: "Died", sent, defect: Cause.squash(cause) }
+}
 
 /** The parameters of a statement, on this session. */
 type Write = (session: Session) => ReadonlyArray<unknown> | undefined
 
 /** The rows; none if nothing was wanted any more. */
-type Answer = Exit.Exit<Rows, Failure>
+type Answer = Result.Result<Rows, Failure>
 
 /** The SqlError of a failure, if it is one. */
 export const sqlErrorOf = (failure: Failure): SqlError | undefined =>
@@ -261,36 +272,46 @@ export class Client {
     const end = this.now() + limit
     if (this.current !== undefined) return this.sendOn(this.current.session, text, end, write, done)
     this.within(this.openSession(), end, (opened) => {
-      if (opened === undefined) return done(Exit.fail({ _tag: "Late", sent: false }))
+      if (opened === undefined) return done(Result.fail({ _tag: "Late", sent: false }))
       if (Exit.isSuccess(opened)) return this.sendOn(opened.value, text, end, write, done)
-      done(Exit.failCause(Cause.map(opened.cause, (error): Failure => ({ _tag: "Failed", sent: false, error }))))
+      done(Result.fail(failureOf(opened.cause, false)))
     })
   }
 
   private sendOn(session: OpenSession, text: string, end: number, write: Write, done: (answer: Answer) => void): void {
     const params = write(session)
-    if (params === undefined) return done(Exit.succeed([]))
+    if (params === undefined) return done(Result.succeed([]))
     const { current } = this
     if (current !== undefined) current.askedAt ??= this.now()
     this.within(this.fork(this.run(session, text, params)), end, (answer) => {
       if (answer === undefined) {
         const askedAt = current?.askedAt ?? this.now()
         if (this.now() - askedAt >= Math.min(silence, this.limit / 2)) this.drop(session, true)
-        return done(Exit.fail({ _tag: "Late", sent: true }))
+        return done(Result.fail({ _tag: "Late", sent: true }))
       }
       if (current !== undefined) current.askedAt = undefined
-      if (Exit.isSuccess(answer)) return done(Exit.succeed(answer.value))
-      done(Exit.failCause(Cause.map(answer.cause, (error): Failure => {
-        if (errors.endsSession(error)) this.drop(session, false)
-        return { _tag: "Failed", sent: true, error }
-      })))
+      if (Exit.isSuccess(answer)) return done(Result.succeed(answer.value))
+      const failure = failureOf(answer.cause, true)
+      const error = sqlErrorOf(failure)
+      if (error !== undefined && errors.endsSession(error)) this.drop(session, false)
+      done(Result.fail(failure))
     })
   }
 
   toError(operation: string, failure: Failure): LockBackendError {
     const { address: at, errors: make } = this.driver
-    if (failure._tag === "Late") return make.timeout(operation, { at, detail: `no answer within ${this.limit} ms` })
-    return failure.error._tag === "SqlError" ? errors.toBackendError(make, operation, at, failure.error) : failure.error
+    switch (failure._tag) {
+      case "Late":
+        return make.timeout(operation, { at, detail: `no answer within ${this.limit} ms` })
+      case "Closed":
+        return make.of("Closed", operation, { at })
+      case "Died":
+        return make.protocol(operation, { at, detail: "the driver failed", cause: failure.defect })
+      case "Failed":
+        return failure.error._tag === "SqlError"
+          ? errors.toBackendError(make, operation, at, failure.error)
+          : failure.error
+    }
   }
 
   /** One statement of its own, which is asked again while the refusal passes and there is time. */
@@ -300,7 +321,9 @@ export class Client {
     params: ReadonlyArray<unknown> = []
   ): Effect.Effect<Rows, LockBackendError> {
     const once = (end: number, last?: Failure): Effect.Effect<Rows, LockBackendError> => {
-      const asked = Effect.callback<Rows, Failure>((resume) => this.send(text, end - this.now(), () => params, resume))
+      const asked = Effect.callback<Rows, Failure>((resume) =>
+        this.send(text, end - this.now(), () => params, (answer) => resume(Effect.fromResult(answer)))
+      )
       return Effect.catch(asked, (failure) => {
         const error = sqlErrorOf(failure)
         return error !== undefined && errors.passes(error) && this.now() + pause < end
