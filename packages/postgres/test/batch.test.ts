@@ -32,6 +32,9 @@ const soon = TestClock.adjust("0 millis")
 
 const answered: Server = (asked) => Effect.succeed(firstColumn(asked).map((_, i) => [i + 1]))
 
+const locked: Server = (asked) =>
+  firstColumn(asked).some((key) => String(key).startsWith("locked")) ? Effect.fail(refusal("55P03")) : answered(asked)
+
 describe("batch", () => {
   it.effect("calls of one turn are one statement, in the order of their keys", () =>
     Effect.gen(function*() {
@@ -40,6 +43,20 @@ describe("batch", () => {
       yield* soon
       assert.deepStrictEqual(fake.asked.map(firstColumn), [["a", "b", "c"]])
       assert.deepStrictEqual(answers, ["a answered", "b answered", "c answered"])
+    }))
+
+  it.effect("keys whose rows stay locked do not hold up the others", () =>
+    Effect.gen(function*() {
+      const { answers, call } = yield* joined(locked)
+      for (const key of ["locked 1", "a"]) call(key)
+      yield* soon
+      call("locked 2")
+      yield* soon
+      call("b")
+      yield* TestClock.adjust("100 millis")
+      assert.deepStrictEqual(answers, ["a answered", "b answered"])
+      yield* TestClock.adjust("5 seconds")
+      assert.sameMembers(answers.slice(2), ["locked 1 Unreachable", "locked 2 Unreachable"])
     }))
 
   it.effect("while the server refuses everything, calls wait for their place", () =>

@@ -84,7 +84,7 @@ export class Batch {
     return calls.filter(isInTime)
   }
 
-  /** Sends calls in the order of their keys, which is the same for every client. `done`: nothing of them is under way. */
+  /** Sends calls in the order of their keys, which is the same for every client. `done`: the next statement may go. */
   private send(calls: ReadonlyArray<Call>, last: Failure, done: () => void): void {
     const now = this.client.now()
     const wanted = this.inTime(calls, now, last).toSorted((a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
@@ -125,23 +125,23 @@ export class Batch {
     })
   }
 
-  /** Ends calls that failed, or sends them again. `done`: nothing of them is under way. */
+  /** Ends calls that failed, or sends them again. `done`: the next statement may go. */
   private fail(calls: ReadonlyArray<Call>, failure: Failure, before: Failure, done: () => void): void {
     const error = sqlErrorOf(failure)
+    const isOfOneKey = error !== undefined && errors.mayBeOfOneKey(error)
     if (error !== undefined && failure.sent && errors.isRefusal(error)) calls.forEach((call) => call.settled())
-    if (error !== undefined && calls.length > 1 && errors.mayBeOfOneKey(error)) {
-      let left = calls.length
-      const oneDone = (): void => {
-        if (--left === 0) done()
-      }
-      for (const call of calls) this.send([call], failure, oneDone)
+    // A row that stays locked holds up the calls of its key; a server that refuses everything gets no more statements.
+    if (isOfOneKey) done()
+    const then = isOfOneKey ? () => {} : done
+    if (isOfOneKey && calls.length > 1) {
+      for (const call of calls) this.send([call], failure, then)
     } else if (error !== undefined && errors.passes(error)) {
       const again = this.inTime(calls, this.client.now() + pause, failure)
       // Also when the layer closes: then they fail.
-      this.client.fork(Effect.sleep(pause)).addObserver(() => this.send(again, failure, done))
+      this.client.fork(Effect.sleep(pause)).addObserver(() => this.send(again, failure, then))
     } else {
       for (const call of calls) call.done(undefined, telling(failure, before))
-      done()
+      then()
     }
   }
 }
