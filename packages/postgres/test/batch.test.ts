@@ -73,6 +73,41 @@ describe("batch", () => {
       assert.isBelow(fake.asked.length, 10)
     }))
 
+  it.effect("each call of a statement has a limit of its own", () =>
+    Effect.gen(function*() {
+      const { answers, call } = yield* joined(() => Effect.never)
+      call("long")
+      call("short", 100)
+      yield* TestClock.adjust("99 millis")
+      assert.deepStrictEqual(answers, [])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(answers, ["short Timeout"])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(answers, ["short Timeout", "long Timeout"])
+    }))
+
+  it.effect("a call that waits for its place has one too", () =>
+    Effect.gen(function*() {
+      const { answers, call } = yield* joined(() => Effect.never)
+      for (const key of ["a", "b"]) {
+        call(key)
+        yield* soon
+      }
+      call("short", 100)
+      yield* TestClock.adjust("100 millis")
+      assert.deepStrictEqual(answers, ["short Timeout"])
+    }))
+
+  it.effect("an answer that comes after the limit of a call still says that nothing is under way", () =>
+    Effect.gen(function*() {
+      const { answers, call, settled } = yield* joined((asked) => Effect.delay(answered(asked), "300 millis"))
+      call("long")
+      call("short", 100)
+      yield* TestClock.adjust("300 millis")
+      assert.deepStrictEqual(answers, ["short Timeout", "long answered"])
+      assert.sameMembers(settled, ["long", "short"])
+    }))
+
   it.effect("calls that are under way when the layer closes fail, and so do later ones", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

@@ -2,6 +2,7 @@
  * Calls of one function, joined: those that are made in one turn of the event loop, or while others are under way, go
  * out as one statement and so as one commit. Every function may be called twice.
  */
+import { Timers } from "@dlock/core/backend"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Client, Failure, Rows, Session } from "./client.ts"
@@ -13,7 +14,7 @@ type Row = Rows[number]
 /** The call for one key. */
 export interface Call {
   readonly key: string
-  /** Until when it may be sent, in milliseconds of monotonic time. */
+  /** Until when it may be sent, and is waited for, in milliseconds of monotonic time. */
   readonly until: number
   /**
    * The parameters, one for each array that the function takes, when it is sent at this moment; `undefined`: it is not
@@ -32,14 +33,30 @@ const most = 100
 /** How many statements of a function are under way at a time: one is executed while the next one travels. */
 const width = 2
 
-/** What is told of calls whose time was over before they were sent. */
-const late: Failure = { _tag: "Late", sent: false }
+/** A place among the statements that are under way. */
+interface Place {
+  isTaken: boolean
+  /** How many calls of the statement are not over. */
+  calls: number
+}
+
+/** A call that was made. It is over when its caller was told. */
+interface Pending {
+  readonly call: Call
+  readonly timer: Timers.Timer
+  isOver: boolean
+  place: Place | undefined
+  /** What it failed with when it was sent before. */
+  before: Failure | undefined
+}
+
+const byKey = ({ call: a }: Pending, { call: b }: Pending): number => a.key < b.key ? -1 : a.key > b.key ? 1 : 0
 
 export class Batch {
   private readonly client: Client
   private readonly text: string
   private readonly first: () => ReadonlyArray<unknown>
-  private calls: Array<Call> = []
+  private line: Array<Pending> = []
   private underWay = 0
   private isScheduled = false
   private turnAt = 0
@@ -58,7 +75,10 @@ export class Batch {
   }
 
   add(call: Call): void {
-    this.calls.push(call)
+    const timer = Timers.timer(() => this.late(pending))
+    const pending: Pending = { call, timer, isOver: false, place: undefined, before: undefined }
+    this.client.timers.set(timer, call.until)
+    this.line.push(pending)
     if (this.isScheduled) return
     this.isScheduled = true
     queueMicrotask(() => {
@@ -67,81 +87,93 @@ export class Batch {
     })
   }
 
+  private end(pending: Pending, row: Row | undefined, failure: Failure | undefined): void {
+    if (pending.isOver) return
+    pending.isOver = true
+    this.client.timers.clear(pending.timer)
+    pending.call.done(row, failure && telling(failure, pending.before))
+    const { place } = pending
+    if (place !== undefined && --place.calls === 0) this.leave(place)
+  }
+
+  private late(pending: Pending): void {
+    this.end(pending, undefined, { _tag: "Late" })
+    this.client.suspect()
+  }
+
+  private leave(place: Place): void {
+    if (!place.isTaken) return
+    place.isTaken = false
+    this.underWay--
+    this.flush()
+  }
+
   private flush(): void {
-    while (this.calls.length > 0 && this.underWay < width) {
+    while (this.line.length > 0 && this.underWay < width) {
+      const calls = this.line.splice(0, most).filter(({ isOver }) => !isOver)
+      if (calls.length === 0) continue
+      const place: Place = { isTaken: true, calls: calls.length }
       this.underWay++
-      this.send(this.calls.splice(0, most), late, () => {
-        this.underWay--
-        this.flush()
-      })
+      for (const pending of calls) pending.place = place
+      this.send(calls, place)
     }
   }
 
-  /** Those that are still in time at this moment; the others fail. */
-  private inTime(calls: ReadonlyArray<Call>, at: number, failure: Failure): ReadonlyArray<Call> {
-    const isInTime = (call: Call): boolean => call.until > at
-    for (const call of calls) if (!isInTime(call)) call.done(undefined, failure)
-    return calls.filter(isInTime)
+  /** Those that are not over at this moment; a timer may ring late. */
+  private inTime(calls: ReadonlyArray<Pending>, now: number): ReadonlyArray<Pending> {
+    for (const pending of calls) if (!pending.isOver && pending.call.until <= now) this.late(pending)
+    return calls.filter(({ isOver }) => !isOver)
   }
 
-  /** Sends calls in the order of their keys, which is the same for every client. `done`: the next statement may go. */
-  private send(calls: ReadonlyArray<Call>, last: Failure, done: () => void): void {
-    const now = this.client.now()
-    const wanted = this.inTime(calls, now, last).toSorted((a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
-    if (wanted.length === 0) return done()
-    const sent: Array<Call> = []
+  /** Sends calls in the order of their keys, which is the same for every client. */
+  private send(calls: ReadonlyArray<Pending>, place: Place): void {
+    const wanted = calls.toSorted(byKey)
+    const sent: Array<Pending> = []
     const write = (session: Session): ReadonlyArray<unknown> | undefined => {
       const columns: Array<Array<unknown>> = []
       const sentAt = this.client.now()
-      for (const call of wanted) {
-        const row = call.write(session, sentAt)
-        if (row === undefined) call.done(undefined, undefined)
+      for (const pending of this.inTime(wanted, sentAt)) {
+        const row = pending.call.write(session, sentAt)
+        if (row === undefined) this.end(pending, undefined, undefined)
         else {
           row.forEach((value, column) => (columns[column] ??= []).push(value))
-          sent.push(call)
+          sent.push(pending)
         }
       }
       return sent.length === 0 ? undefined : [...this.first(), ...columns]
     }
-    const limit = wanted.reduce((until, call) => Math.max(until, call.until), now) - now
-    this.client.send(this.text, limit, write, (answer) => {
-      if (Result.isSuccess(answer)) {
-        this.answer(sent, answer.success)
-        return done()
-      }
-      this.fail(answer.failure.sent ? sent : wanted, answer.failure, last, done)
+    this.client.send(this.text, write, (answer) => {
+      if (Result.isSuccess(answer)) return this.answer(sent, answer.success)
+      const { failure } = answer
+      const error = sqlErrorOf(failure)
+      if (error !== undefined && failure.sent && errors.isRefusal(error)) sent.forEach(({ call }) => call.settled())
+      this.fail(this.inTime(failure.sent ? sent : wanted, this.client.now()), failure, place)
     })
   }
 
-  private answer(calls: ReadonlyArray<Call>, rows: Rows): void {
+  private answer(calls: ReadonlyArray<Pending>, rows: Rows): void {
     // Rows come in the order of the calls, and not every call has one; number 0 is for all of them.
     let next = 0
-    calls.forEach((call, i) => {
+    calls.forEach((pending, i) => {
       const row = rows[next]
       const isItsRow = row?.[0] === i + 1
       if (isItsRow) next++
-      call.settled()
-      call.done(isItsRow || row?.[0] === 0 ? row : undefined, undefined)
+      pending.call.settled()
+      this.end(pending, isItsRow || row?.[0] === 0 ? row : undefined, undefined)
     })
   }
 
-  /** Ends calls that failed, or sends them again. `done`: the next statement may go. */
-  private fail(calls: ReadonlyArray<Call>, failure: Failure, before: Failure, done: () => void): void {
+  /** Ends calls that failed, or sends them again. */
+  private fail(calls: ReadonlyArray<Pending>, failure: Failure, place: Place): void {
     const error = sqlErrorOf(failure)
     const isOfOneKey = error !== undefined && errors.mayBeOfOneKey(error)
-    if (error !== undefined && failure.sent && errors.isRefusal(error)) calls.forEach((call) => call.settled())
+    const isSentAgain = error !== undefined && (errors.passes(error) || (isOfOneKey && calls.length > 1))
+    if (!isSentAgain) return calls.forEach((pending) => this.end(pending, undefined, failure))
+    for (const pending of calls) pending.before = failure
     // A row that stays locked holds up the calls of its key; a server that refuses everything gets no more statements.
-    if (isOfOneKey) done()
-    const then = isOfOneKey ? () => {} : done
-    if (isOfOneKey && calls.length > 1) {
-      for (const call of calls) this.send([call], failure, then)
-    } else if (error !== undefined && errors.passes(error)) {
-      const again = this.inTime(calls, this.client.now() + pause, failure)
-      // Also when the layer closes: then they fail.
-      this.client.fork(Effect.sleep(pause)).addObserver(() => this.send(again, failure, then))
-    } else {
-      for (const call of calls) call.done(undefined, telling(failure, before))
-      then()
-    }
+    if (isOfOneKey) this.leave(place)
+    if (isOfOneKey && calls.length > 1) calls.forEach((pending) => this.send([pending], place))
+    // Also when the layer closes: then they fail.
+    else this.client.fork(Effect.sleep(pause)).addObserver(() => this.send(calls, place))
   }
 }

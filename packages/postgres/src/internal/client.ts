@@ -5,7 +5,7 @@
  * nothing is answered in time, or when the server turns out to be a standby. The client of an application keeps its pool.
  */
 import type { LockBackendError } from "@dlock/core"
-import { Errors, Timers } from "@dlock/core/backend"
+import { Calls, Errors, Timers } from "@dlock/core/backend"
 import type { PgClient } from "@effect/sql-pg"
 import { PgConnection } from "@effect/sql-pg"
 import * as Cause from "effect/Cause"
@@ -146,15 +146,17 @@ const listenOn = Effect.fnUntraced(function*(
   return yield* Scope.provide(connection.listen(channel), listening)
 })
 
-/** What came of asking. `sent`: the statement may have been written. */
-export type Failure =
-  | { readonly _tag: "Late", readonly sent: boolean }
+/** How a statement fails. `sent`: it may have been written. */
+type Unanswered =
   | { readonly _tag: "Failed", readonly sent: boolean, readonly error: Trouble }
   /** The layer closed meanwhile, or before. */
   | { readonly _tag: "Closed", readonly sent: boolean }
   | { readonly _tag: "Died", readonly sent: boolean, readonly defect: unknown }
 
-const failureOf = (cause: Cause.Cause<Trouble>, sent: boolean): Failure => {
+/** How a call fails: its statement did, or its time was over. */
+export type Failure = Unanswered | { readonly _tag: "Late" }
+
+const failureOf = (cause: Cause.Cause<Trouble>, sent: boolean): Unanswered => {
   const failed = Cause.findErrorOption(cause)
   if (Option.isSome(failed)) return { _tag: "Failed", sent, error: failed.value }
   return Cause.hasInterruptsOnly(cause) ? { _tag: "Closed", sent } : { _tag: "Died", sent, defect: Cause.squash(cause) }
@@ -164,7 +166,7 @@ const failureOf = (cause: Cause.Cause<Trouble>, sent: boolean): Failure => {
 type Write = (session: Session) => ReadonlyArray<unknown> | undefined
 
 /** The rows; none if nothing was wanted any more. */
-type Answer = Result.Result<Rows, Failure>
+type Answer = Result.Result<Rows, Unanswered>
 
 /** The SqlError of a failure, if it is one. */
 export const sqlErrorOf = (failure: Failure): SqlError | undefined =>
@@ -178,17 +180,19 @@ export const telling = (failure: Failure, before: Failure | undefined): Failure 
 interface Current {
   readonly session: OpenSession
   readonly scope: Scope.Closeable
-  /** When the first statement was sent since something was answered on it, in milliseconds of monotonic time. */
-  askedAt: number | undefined
+  /** How many statements are not answered, and since when none was, in milliseconds of monotonic time. */
+  unanswered: number
+  silentSince: number
 }
 
-/** The silence after which a session is dropped, in milliseconds; longer than our statements wait for a row. */
+/** The silence after which a session is dropped once a call is late, in milliseconds; longer than our statements wait for a row. */
 const silence = 600
 
 /** Asks a server. */
 export class Client {
   readonly driver: Driver
   readonly limit: number
+  readonly timers: Timers.Timers
   /** Monotonic time in milliseconds. */
   readonly now: () => number
   /** Runs in the background of the layer, with its context: a caller's transaction, tracer and interruption stay out. */
@@ -196,9 +200,8 @@ export class Client {
   /** Whether statements are prepared, which a pooler does not stand. */
   prepare = false
   private readonly scope: Scope.Scope
-  private readonly timers: Timers.Timers
   private current: Current | undefined
-  private opening: Fiber.Fiber<OpenSession, Trouble> | undefined
+  private opening: Fiber.Fiber<Current, Trouble> | undefined
   private silent: string | undefined
   private isWrapped = false
 
@@ -211,22 +214,7 @@ export class Client {
     this.timers = timers
   }
 
-  /** Waits for a fiber until that moment; `undefined`: it is still at work. */
-  private within<A, E>(fiber: Fiber.Fiber<A, E>, end: number, done: (exit: Exit.Exit<A, E> | undefined) => void): void {
-    let stop: (() => void) | undefined
-    const timer = Timers.timer(() => {
-      stop?.()
-      done(undefined)
-    })
-    this.timers.set(timer, end)
-    // Called at once if it has ended already.
-    stop = fiber.addObserver((exit) => {
-      this.timers.clear(timer)
-      done(exit)
-    })
-  }
-
-  private openSession(): Fiber.Fiber<OpenSession, Trouble> {
+  private openSession(): Fiber.Fiber<Current, Trouble> {
     if (this.opening !== undefined) return this.opening
     const opening = this.fork(this.open)
     this.opening = opening
@@ -236,23 +224,31 @@ export class Client {
     return opening
   }
 
-  private readonly open: Effect.Effect<OpenSession, Trouble> = Effect.gen({ self: this }, function*() {
+  private readonly open: Effect.Effect<Current, Trouble> = Effect.gen({ self: this }, function*() {
     const scope = yield* Scope.fork(this.scope)
     const session = yield* this.driver.open(this.silent).pipe(
       Scope.provide(scope),
       Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
     )
     this.silent = undefined
-    this.current = { session, scope, askedAt: undefined }
-    return session
+    const current: Current = { session, scope, unanswered: 0, silentSince: 0 }
+    this.current = current
+    return current
   })
 
-  private drop(session: OpenSession, silent: boolean): void {
-    const { current } = this
-    if (current?.session !== session || session.name === undefined) return
+  private drop(current: Current, isSilent: boolean): void {
+    const { scope, session } = current
+    if (current !== this.current || session.name === undefined) return
     this.current = undefined
-    if (silent) this.silent = session.name
-    this.fork(Scope.close(current.scope, Exit.void))
+    if (isSilent) this.silent = session.name
+    this.fork(Scope.close(scope, Exit.void))
+  }
+
+  /** A call was not answered in time: drops the session if none is. What is under way on it then fails. */
+  suspect(): void {
+    const { current } = this
+    if (current === undefined || current.unanswered === 0) return
+    if (this.now() - current.silentSince >= Math.min(silence, this.limit / 2)) this.drop(current, true)
   }
 
   private run(session: OpenSession, text: string, params: ReadonlyArray<unknown>): Effect.Effect<Rows, SqlError> {
@@ -265,35 +261,28 @@ export class Client {
   }
 
   /**
-   * Sends a statement and waits for its answer for `limit` milliseconds. `write` gives the parameters when a session is
-   * there; `undefined`: nothing is wanted any more. Calls back, because a fiber of its own costs as much as the rest.
+   * Sends a statement. `write` gives the parameters when a session is there; `undefined`: nothing is wanted any more.
+   * Calls back when it is answered, however late; because a fiber of its own costs as much as the rest.
    */
-  send(text: string, limit: number, write: Write, done: (answer: Answer) => void): void {
-    const end = this.now() + limit
-    if (this.current !== undefined) return this.sendOn(this.current.session, text, end, write, done)
-    this.within(this.openSession(), end, (opened) => {
-      if (opened === undefined) return done(Result.fail({ _tag: "Late", sent: false }))
-      if (Exit.isSuccess(opened)) return this.sendOn(opened.value, text, end, write, done)
+  send(text: string, write: Write, done: (answer: Answer) => void): void {
+    if (this.current !== undefined) return this.sendOn(this.current, text, write, done)
+    this.openSession().addObserver((opened) => {
+      if (Exit.isSuccess(opened)) return this.sendOn(opened.value, text, write, done)
       done(Result.fail(failureOf(opened.cause, false)))
     })
   }
 
-  private sendOn(session: OpenSession, text: string, end: number, write: Write, done: (answer: Answer) => void): void {
-    const params = write(session)
+  private sendOn(current: Current, text: string, write: Write, done: (answer: Answer) => void): void {
+    const params = write(current.session)
     if (params === undefined) return done(Result.succeed([]))
-    const { current } = this
-    if (current !== undefined) current.askedAt ??= this.now()
-    this.within(this.fork(this.run(session, text, params)), end, (answer) => {
-      if (answer === undefined) {
-        const askedAt = current?.askedAt ?? this.now()
-        if (this.now() - askedAt >= Math.min(silence, this.limit / 2)) this.drop(session, true)
-        return done(Result.fail({ _tag: "Late", sent: true }))
-      }
-      if (current !== undefined) current.askedAt = undefined
+    if (current.unanswered++ === 0) current.silentSince = this.now()
+    this.fork(this.run(current.session, text, params)).addObserver((answer) => {
+      current.unanswered--
+      current.silentSince = this.now()
       if (Exit.isSuccess(answer)) return done(Result.succeed(answer.value))
       const failure = failureOf(answer.cause, true)
       const error = sqlErrorOf(failure)
-      if (error !== undefined && errors.endsSession(error)) this.drop(session, false)
+      if (error !== undefined && errors.endsSession(error)) this.drop(current, false)
       done(Result.fail(failure))
     })
   }
@@ -321,9 +310,24 @@ export class Client {
     params: ReadonlyArray<unknown> = []
   ): Effect.Effect<Rows, LockBackendError> {
     const once = (end: number, last?: Failure): Effect.Effect<Rows, LockBackendError> => {
-      const asked = Effect.callback<Rows, Failure>((resume) =>
-        this.send(text, end - this.now(), () => params, (answer) => resume(Effect.fromResult(answer)))
-      )
+      const asked = Calls.once<Rows, Failure>(this.timers, {
+        limit: end - this.now(),
+        send: (settle) => {
+          let isWanted = true
+          this.send(
+            text,
+            () => isWanted ? params : undefined,
+            (answer) => settle(Result.match(answer, { onFailure: Exit.fail, onSuccess: Exit.succeed }))
+          )
+          return () => {
+            isWanted = false
+          }
+        },
+        onLate: () => {
+          this.suspect()
+          return { _tag: "Late" }
+        }
+      })
       return Effect.catch(asked, (failure) => {
         const error = sqlErrorOf(failure)
         return error !== undefined && errors.passes(error) && this.now() + pause < end
