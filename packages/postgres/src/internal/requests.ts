@@ -22,8 +22,6 @@ export interface State {
   /** The key with what stands before it, and the owner, as texts that the server can store. */
   readonly key: string
   readonly owner: string
-  /** In whole milliseconds, as it is asked for. */
-  readonly ttl: number
   /** Whether the server was ever asked for the key. */
   wasSent: boolean
   isOver: boolean
@@ -52,6 +50,9 @@ export const newPlace = 0n
 
 /** A renewal that reserves none. */
 const noTokens = -1
+
+/** In whole milliseconds, as it is asked for: core may lengthen it. */
+const ttlOf = ({ request }: State): number => Math.max(1, Math.ceil(request.ttl))
 
 const tokensOf = (first: unknown, last: unknown): Tokens | undefined =>
   typeof first === "bigint" && typeof last === "bigint" && last >= first
@@ -117,7 +118,6 @@ export class Requests {
       key: this.keyPrefix + request.key,
       // A text of the server has no NUL, and an owner is unique by what comes after its label.
       owner: request.owner.replaceAll("\0", "\\0"),
-      ttl: Math.max(1, Math.ceil(request.ttl)),
       wasSent: false,
       isOver: false,
       unanswered: 0,
@@ -144,30 +144,35 @@ export class Requests {
     this.listener.forget(state.owner)
   }
 
-  /** One call, until its answer. `read` gets the row and when it was asked for. */
+  /** One call, until its answer. `read` gets the row, when it was asked for, and with which ttl. */
   private call<A>(
     batch: Batch,
     operation: string,
     state: State,
-    { settled = () => {}, write }: Pick<Call, "write"> & { readonly settled?: () => void },
-    read: (row: Rows[number] | undefined, sentAt: number) => Effect.Effect<A, LockBackendError>
+    { settled = () => {}, write }: {
+      readonly write: (ttl: number, session: Session, now: number) => ReturnType<Call["write"]>
+      readonly settled?: () => void
+    },
+    read: (row: Rows[number] | undefined, sentAt: number, ttl: number) => Effect.Effect<A, LockBackendError>
   ): Effect.Effect<A, LockBackendError> {
     return Effect.callback((resume) => {
       let sentAt = 0
+      let ttl = ttlOf(state)
       let isAbandoned = false
       batch.add({
         key: state.key,
-        until: batch.now() + Math.min(this.client.limit, state.ttl),
+        until: batch.now() + Math.min(this.client.limit, ttl),
         write: (session, now) => {
           sentAt = now
-          return isAbandoned ? undefined : write(session, now)
+          ttl = ttlOf(state)
+          return isAbandoned ? undefined : write(ttl, session, now)
         },
         settled,
         // The caller's fiber reads, so that what throws there is no other call's.
         done: (row, failure) =>
           resume(
             failure === undefined
-              ? Effect.suspend(() => read(row, sentAt))
+              ? Effect.suspend(() => read(row, sentAt, ttl))
               : Effect.fail(this.client.toError(operation, failure))
           )
       })
@@ -177,14 +182,14 @@ export class Requests {
     })
   }
 
-  private readonly writeAcquire = (state: State, place: bigint) => (session: Session, now: number) => {
+  private readonly writeAcquire = (state: State, place: bigint) => (ttl: number, session: Session, now: number) => {
     if (state.isOver) return undefined
     state.wasSent = true
     if (state.unanswered++ === 0) state.session = session
-    const limit = Math.min(this.client.limit, state.ttl)
+    const limit = Math.min(this.client.limit, ttl)
     const validUntil = Math.ceil((now + limit) * 1000 + this.ahead) + slackMicros
     state.validUntil = Math.max(state.validUntil, validUntil)
-    const { key, owner, request, ttl } = state
+    const { key, owner, request } = state
     return [key, owner, BigInt(ttl), request.spare, BigInt(validUntil), place]
   }
 
@@ -196,14 +201,14 @@ export class Requests {
         if (--state.unanswered === 0) state.session = undefined
       }
     }
-    return this.call(this.acquires, "acquire", state, call, (row, sentAt) => {
+    return this.call(this.acquires, "acquire", state, call, (row, sentAt, ttl) => {
       if (row === undefined) return this.malformed("acquire", "this request was released before")
       const [_n, code, era, at, first, last, wanted, ticket, rank, remaining] = row
       const tokens = tokensOf(first, last)
       if (code === Code.granted && tokens !== undefined) {
         this.hold(state)
         tellWanted(state, wanted)
-        return Effect.succeed<Taken>({ _tag: "Granted", grant: { validFrom: sentAt, ttl: state.ttl, tokens } })
+        return Effect.succeed<Taken>({ _tag: "Granted", grant: { validFrom: sentAt, ttl, tokens } })
       }
       if (code === Code.waiting) {
         const next = {
@@ -239,8 +244,8 @@ export class Requests {
     spare: number,
     read: (grant: Grant) => A
   ): Effect.Effect<Option.Option<A>, LockBackendError> {
-    const write = () => [state.key, state.owner, BigInt(state.ttl), spare]
-    return this.call(this.renewals, "renew", state, { write }, (row, sentAt) => {
+    const write = (ttl: number) => [state.key, state.owner, BigInt(ttl), spare]
+    return this.call(this.renewals, "renew", state, { write }, (row, sentAt, ttl) => {
       if (row === undefined) {
         this.forget(state)
         return Effect.succeedNone
@@ -252,7 +257,7 @@ export class Requests {
       }
       if (era !== this.era) this.client.fork(Effect.ignore(this.verify(era)))
       tellWanted(state, wanted)
-      return Effect.succeedSome(read({ validFrom: sentAt, ttl: state.ttl, tokens }))
+      return Effect.succeedSome(read({ validFrom: sentAt, ttl, tokens }))
     })
   }
 
@@ -275,7 +280,7 @@ export class Requests {
   release(state: State): Effect.Effect<Released, LockBackendError> {
     state.isOver = true
     if (!state.wasSent) return Effect.succeed("gone")
-    const write = (session: Session) => {
+    const write = (_ttl: number, session: Session) => {
       const isBehind = session.inOrder && state.session === session
       const until = state.unanswered === 0 || isBehind ? 0 : state.validUntil
       return [state.key, state.owner, BigInt(until)]

@@ -1,0 +1,60 @@
+import type { LockRequest } from "@dlock/core"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Option } from "effect"
+import { TestClock } from "effect/testing"
+import { Listener } from "../src/internal/listener.ts"
+import { Requests } from "../src/internal/requests.ts"
+import type { Asked, Server } from "./FakeDriver.ts"
+import { make } from "./FakeDriver.ts"
+
+const verbOf = ({ text }: Asked): string | undefined => /acquire|renew|release/.exec(text)?.[0]
+
+const era = 1n
+
+/** A server that grants, renews and releases everything. */
+const granting: Server = (asked) => {
+  const keys = verbOf(asked) === "acquire" ? asked.params[2] : asked.params[0]
+  const rows = Array.isArray(keys) ? keys : []
+  switch (verbOf(asked)) {
+    case "acquire":
+      return Effect.succeed(rows.map((_, i) => [i + 1, 1, era, 0n, 5n, 5n, false, null, null, null]))
+    case "renew":
+      return Effect.succeed(rows.map((_, i) => [i + 1, era, 5n, 5n, false]))
+    default:
+      return Effect.succeed(rows.map((_, i) => [i + 1, true]))
+  }
+}
+
+const newRequest = (ttl: number): { -readonly [name in keyof LockRequest]: LockRequest[name] } => ({
+  key: "k",
+  owner: "test/owner",
+  ttl,
+  spare: 0,
+  onLost: () => {},
+  onWanted: () => {}
+})
+
+/** A request that was granted. */
+const holder = Effect.fnUntraced(function*(ttl: number) {
+  const { client, fake } = yield* make(granting)
+  const listener = new Listener(client)
+  const requests = new Requests(client, listener, { schema: "dlock", keyPrefix: "", ahead: 0, era })
+  const request = newRequest(ttl)
+  const state = requests.of(request)
+  const taken = yield* Effect.forkScoped(requests.take(state))
+  yield* TestClock.adjust("1 millis")
+  yield* Fiber.join(taken)
+  return { client, fake, listener, request, requests, state }
+})
+
+describe("requests", () => {
+  it.effect("a renewal asks for the ttl that the request has by now, and answers it", () =>
+    Effect.gen(function*() {
+      const { fake, request, requests, state } = yield* holder(2000)
+      request.ttl = 20_000.5
+      const renewal = yield* Effect.forkScoped(requests.renew(state, undefined))
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(Option.getOrThrow(yield* Fiber.join(renewal)).ttl, 20_001)
+      assert.deepStrictEqual(fake.asked.at(-1)?.params[2], [20_001n])
+    }))
+})
