@@ -48,6 +48,20 @@ const holder = Effect.fnUntraced(function*(ttl: number) {
 })
 
 describe("requests", () => {
+  it.effect("a connection that falls silent costs a hold one renewal, and not its time", () =>
+    Effect.gen(function*() {
+      for (const ttl of [2000, 6000]) {
+        const { fake, requests, state } = yield* holder(ttl)
+        const before = fake.predecessors.length
+        fake.server = (asked) => asked.session <= before ? Effect.never : granting(asked)
+        const renewal = yield* Effect.forkScoped(Effect.retry(requests.renew(state, undefined), { times: 1 }))
+        yield* TestClock.adjust(ttl / 3)
+        assert.isDefined(renewal.pollUnsafe(), `the second of two tries within a third of ${ttl} ms is answered`)
+        assert.isTrue(Option.isSome(yield* Fiber.join(renewal)))
+        assert.strictEqual(fake.predecessors[before], `session ${before}`, "the silent session is replaced")
+      }
+    }))
+
   it.effect("a renewal asks for the ttl that the request has by now, and answers it", () =>
     Effect.gen(function*() {
       const { fake, request, requests, state } = yield* holder(2000)

@@ -186,7 +186,7 @@ interface Current {
 }
 
 /** The silence after which a session is dropped once a call is late, in milliseconds; longer than our statements wait for a row. */
-const silence = 600
+const silence = 400
 
 /** Asks a server. */
 export class Client {

@@ -42,6 +42,9 @@ const slackMicros = 1_000_000
 /** How often a request may meet a server, or a clock of one, that is not what we took it for. */
 const maxSurprises = 3
 
+/** What part of the ttl one try of a renewal may take, so that there is time for another one on another connection. */
+const partOfTtl = 1 / 4
+
 /** A request that does not stand in line. */
 const noPlace = -1n
 
@@ -149,9 +152,11 @@ export class Requests {
     batch: Batch,
     operation: string,
     state: State,
-    { settled = () => {}, write }: {
+    { part = 1, settled = () => {}, write }: {
       readonly write: (ttl: number, session: Session, now: number) => ReturnType<Call["write"]>
       readonly settled?: () => void
+      /** What part of the ttl it may take, if that is less than the limit of the client. */
+      readonly part?: number
     },
     read: (row: Rows[number] | undefined, sentAt: number, ttl: number) => Effect.Effect<A, LockBackendError>
   ): Effect.Effect<A, LockBackendError> {
@@ -161,7 +166,7 @@ export class Requests {
       let isAbandoned = false
       batch.add({
         key: state.key,
-        until: batch.now() + Math.min(this.client.limit, ttl),
+        until: batch.now() + Math.min(this.client.limit, ttl * part),
         write: (session, now) => {
           sentAt = now
           ttl = ttlOf(state)
@@ -238,14 +243,14 @@ export class Requests {
     this.listener.hold(state.owner, state.request)
   }
 
-  /** Prolongs the grant; the tokens are new ones unless `spare` is `noTokens`. `none`: it is not ours any more. */
+  /** Prolongs the grant; the tokens are new ones if `spare` is given. `none`: it is not ours any more. */
   private prolong<A>(
     state: State,
-    spare: number,
+    { part = 1, spare = noTokens }: { readonly part?: number, readonly spare?: number | undefined },
     read: (grant: Grant) => A
   ): Effect.Effect<Option.Option<A>, LockBackendError> {
     const write = (ttl: number) => [state.key, state.owner, BigInt(ttl), spare]
-    return this.call(this.renewals, "renew", state, { write }, (row, sentAt, ttl) => {
+    return this.call(this.renewals, "renew", state, { part, write }, (row, sentAt, ttl) => {
       if (row === undefined) {
         this.forget(state)
         return Effect.succeedNone
@@ -263,14 +268,13 @@ export class Requests {
 
   /** Prolongs the grant, with new tokens if `spare` is given; `none`: it is not ours any more. */
   renew(state: State, spare: number | undefined): Effect.Effect<Option.Option<Validity>, LockBackendError> {
-    return spare === undefined
-      ? this.prolong(state, noTokens, withoutTokens)
-      : this.prolong<Validity>(state, spare, identity)
+    const read: (grant: Grant) => Validity = spare === undefined ? withoutTokens : identity
+    return this.prolong(state, { part: partOfTtl, spare }, read)
   }
 
   /** Believes a key that was handed over. */
   confirm(state: State): Effect.Effect<Option.Option<Grant>, LockBackendError> {
-    return this.prolong(state, noTokens, (grant) => {
+    return this.prolong(state, {}, (grant) => {
       this.hold(state)
       return grant
     })
