@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import { Listener } from "../src/internal/listener.ts"
 import { Requests } from "../src/internal/requests.ts"
 import type { Asked, Server } from "./FakeDriver.ts"
-import { make } from "./FakeDriver.ts"
+import { firstColumn, make } from "./FakeDriver.ts"
 
 const verbOf = ({ text }: Asked): string | undefined => /acquire|renew|release/.exec(text)?.[0]
 
@@ -70,5 +70,40 @@ describe("requests", () => {
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(Option.getOrThrow(yield* Fiber.join(renewal)).ttl, 20_001)
       assert.deepStrictEqual(fake.asked.at(-1)?.params[2], [20_001n])
+    }))
+
+  it.effect("what is being released is not renewed or listened for, also when the release is not answered", () =>
+    Effect.gen(function*() {
+      const { fake, listener, requests, state } = yield* holder(2000)
+      const notifications = () => fake.asked.filter(({ text }) => text.includes("pg_notify")).length
+      const started = yield* Effect.forkScoped(listener.start)
+      yield* TestClock.adjust("1 millis")
+      assert.isTrue(yield* Fiber.join(started))
+      yield* TestClock.adjust("20 seconds")
+      const whileHeld = notifications()
+      assert.isAbove(whileHeld, 1, "a holder is listened for")
+
+      fake.server = (asked) => verbOf(asked) === "release" ? Effect.never : granting(asked)
+      const release = yield* Effect.forkScoped(Effect.flip(requests.release(state)))
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* Fiber.join(release)).reason, "Timeout")
+      const afterwards = notifications()
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(notifications(), afterwards)
+
+      // Another run of the server answers the next request.
+      const renewed = () => fake.asked.filter((asked) => verbOf(asked) === "renew")
+      fake.server = (asked) =>
+        verbOf(asked) === "acquire"
+          ? Effect.succeed([
+            asked.params[0] === era
+              ? [1, 4, 2n, 0n, null, null, null, null, null, null]
+              : [1, 1, 2n, 0n, 6n, 6n, false, null, null, null]
+          ])
+          : Effect.succeed(firstColumn(asked).map((_, i) => [i + 1, 2n, 5n, 5n, false]))
+      const other = yield* Effect.forkScoped(requests.take(requests.of({ ...newRequest(2000), owner: "test/other" })))
+      yield* TestClock.adjust("1 millis")
+      yield* Fiber.join(other)
+      assert.lengthOf(renewed(), 0)
     }))
 })

@@ -283,6 +283,7 @@ export class Requests {
   /** Releases the key, leaves the line, and voids what is still on its way. */
   release(state: State): Effect.Effect<Released, LockBackendError> {
     state.isOver = true
+    this.forget(state)
     if (!state.wasSent) return Effect.succeed("gone")
     const write = (_ttl: number, session: Session) => {
       const isBehind = session.inOrder && state.session === session
