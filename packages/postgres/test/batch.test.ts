@@ -19,7 +19,7 @@ const joined = Effect.fnUntraced(function*(server: Server) {
   const call = (key: string, limit = 5000): void =>
     batch.add({
       key,
-      until: client.now() + limit,
+      limit,
       write: () => [key],
       settled: () => void settled.push(key),
       done: (_row, failure) => void answers.push(`${key} ${tell(failure)}`)

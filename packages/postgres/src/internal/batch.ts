@@ -14,8 +14,8 @@ type Row = Rows[number]
 /** The call for one key. */
 export interface Call {
   readonly key: string
-  /** Until when it may be sent, and is waited for, in milliseconds of monotonic time. */
-  readonly until: number
+  /** For how long it may be sent, and is waited for, in milliseconds. */
+  readonly limit: number
   /**
    * The parameters, one for each array that the function takes, when it is sent at this moment; `undefined`: it is not
    * wanted any more.
@@ -69,7 +69,7 @@ export class Batch {
   }
 
   /** The time, read once for all calls of one turn of the event loop: it costs a good part of a call. */
-  now(): number {
+  private now(): number {
     if (!this.isScheduled) this.turnAt = this.client.now()
     return this.turnAt
   }
@@ -77,7 +77,7 @@ export class Batch {
   add(call: Call): void {
     const timer = Timers.timer(() => this.late(pending))
     const pending: Pending = { call, timer, isOver: false, place: undefined, before: undefined }
-    this.client.timers.set(timer, call.until)
+    this.client.timers.set(timer, this.now() + call.limit)
     this.line.push(pending)
     if (this.isScheduled) return
     this.isScheduled = true
@@ -97,7 +97,7 @@ export class Batch {
   }
 
   private late(pending: Pending): void {
-    this.end(pending, undefined, { _tag: "Late" })
+    this.end(pending, undefined, { _tag: "Late", limit: pending.call.limit })
     this.client.suspect()
   }
 
@@ -121,7 +121,7 @@ export class Batch {
 
   /** Those that are not over at this moment; a timer may ring late. */
   private inTime(calls: ReadonlyArray<Pending>, now: number): ReadonlyArray<Pending> {
-    for (const pending of calls) if (!pending.isOver && pending.call.until <= now) this.late(pending)
+    for (const pending of calls) if (!pending.isOver && pending.timer.due <= now) this.late(pending)
     return calls.filter(({ isOver }) => !isOver)
   }
 

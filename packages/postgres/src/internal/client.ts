@@ -154,7 +154,7 @@ type Unanswered =
   | { readonly _tag: "Died", readonly sent: boolean, readonly defect: unknown }
 
 /** How a call fails: its statement did, or its time was over. */
-export type Failure = Unanswered | { readonly _tag: "Late" }
+export type Failure = Unanswered | { readonly _tag: "Late", readonly limit: number }
 
 const failureOf = (cause: Cause.Cause<Trouble>, sent: boolean): Unanswered => {
   const failed = Cause.findErrorOption(cause)
@@ -291,7 +291,7 @@ export class Client {
     const { address: at, errors: make } = this.driver
     switch (failure._tag) {
       case "Late":
-        return make.timeout(operation, { at, detail: `no answer within ${this.limit} ms` })
+        return make.timeout(operation, { at, detail: `no answer within ${failure.limit} ms` })
       case "Closed":
         return make.of("Closed", operation, { at })
       case "Died":
@@ -325,7 +325,7 @@ export class Client {
         },
         onLate: () => {
           this.suspect()
-          return { _tag: "Late" }
+          return { _tag: "Late", limit: this.limit }
         }
       })
       return Effect.catch(asked, (failure) => {

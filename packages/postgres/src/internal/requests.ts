@@ -166,7 +166,7 @@ export class Requests {
       let isAbandoned = false
       batch.add({
         key: state.key,
-        until: batch.now() + Math.min(this.client.limit, ttl * part),
+        limit: Math.min(this.client.limit, ttl * part),
         write: (session, now) => {
           sentAt = now
           ttl = ttlOf(state)
