@@ -19,7 +19,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
-import type { SqlError } from "effect/sql/SqlError"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import * as Crypto from "node:crypto"
 import * as errors from "./errors.ts"
 import { wrongIsolation } from "./schema.ts"
@@ -93,7 +93,12 @@ export const own = (
   open: Effect.fnUntraced(function*(predecessor) {
     const applicationName = `dlock ${Crypto.randomUUID()}`
     const connection = yield* PgConnection.make({ ...(yield* config), applicationName, multiplex: true })
-    if (predecessor !== undefined) yield* Effect.ignore(connection.queryValues(terminate, [predecessor], false))
+    if (predecessor !== undefined) {
+      // Not waited for: what is sent after it on this connection is executed after it.
+      yield* Effect.forkScoped(Effect.ignore(connection.queryValues(terminate, [predecessor], false)), {
+        startImmediately: true
+      })
+    }
     return overConnection(applicationName, connection)
   }),
   listen: (channel) => listenOn(config, channel)
@@ -176,6 +181,10 @@ export const sqlErrorOf = (failure: Failure): SqlError | undefined =>
 export const telling = (failure: Failure, before: Failure | undefined): Failure =>
   failure._tag === "Late" && before !== undefined ? before : failure
 
+/** Opening took too long: another try may do better. */
+const notOpened = (limit: number): SqlError =>
+  new SqlError({ reason: new ConnectionError({ cause: new Error(`no connection within ${limit} ms`) }) })
+
 /** A session that is open, and how it ends. */
 interface Current {
   readonly session: OpenSession
@@ -214,6 +223,14 @@ export class Client {
     this.timers = timers
   }
 
+  /** Opens something within the limit. The driver has one for connecting, and none for effects of a user or LISTEN. */
+  opened<A>(opening: Effect.Effect<A, Trouble, Scope.Scope>, scope: Scope.Scope): Effect.Effect<A, Trouble> {
+    return Effect.timeoutOrElse(Scope.provide(opening, scope), {
+      duration: this.limit,
+      orElse: () => Effect.fail(notOpened(this.limit))
+    })
+  }
+
   private openSession(): Fiber.Fiber<Current, Trouble> {
     if (this.opening !== undefined) return this.opening
     const opening = this.fork(this.open)
@@ -226,8 +243,7 @@ export class Client {
 
   private readonly open: Effect.Effect<Current, Trouble> = Effect.gen({ self: this }, function*() {
     const scope = yield* Scope.fork(this.scope)
-    const session = yield* this.driver.open(this.silent).pipe(
-      Scope.provide(scope),
+    const session = yield* this.opened(this.driver.open(this.silent), scope).pipe(
       Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
     )
     this.silent = undefined

@@ -120,14 +120,16 @@ export class Listener {
   })
 
   /** One connection, from its opening to its end; answers whether messages ever arrived. */
-  private readonly connection: Effect.Effect<boolean, Trouble> = Effect.scoped(Effect.flatMap(
-    Effect.suspend(() => this.client.driver.listen(this.channel)),
-    (queue) =>
-      Effect.raceFirst(
-        Effect.forever(Effect.map(Queue.take(queue), ({ payload }) => this.onMessage(payload))),
-        this.test
-      )
-  )).pipe(Effect.ensuring(Effect.sync(() => {
+  private readonly connection: Effect.Effect<boolean, Trouble> = Effect.scopedWith((scope) =>
+    Effect.flatMap(
+      this.client.opened(this.client.driver.listen(this.channel), scope),
+      (queue) =>
+        Effect.raceFirst(
+          Effect.forever(Effect.map(Queue.take(queue), ({ payload }) => this.onMessage(payload))),
+          this.test
+        )
+    )
+  ).pipe(Effect.ensuring(Effect.sync(() => {
     this.isListening = false
   })))
 

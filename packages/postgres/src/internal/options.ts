@@ -66,7 +66,10 @@ export const driverOf = Effect.fnUntraced(function*(settings: Settings): Effect.
     source === undefined
       ? Effect.succeed(undefined)
       : Effect.mapError(source.get, (problem) => errors.options("connect", { at, detail: `${name}: ${problem}` }))
-  const first = yield* read("url", url)
+  const first = yield* Effect.timeoutOrElse(read("url", url), {
+    duration: commandTimeout,
+    orElse: () => Effect.fail(errors.timeout("connect", { detail: `url: none within ${commandTimeout} ms` }))
+  })
   const address = client.addressOf(settings, first && Redacted.value(first))
   const config: Effect.Effect<PgConnection.Config, LockBackendError> = Effect.gen(function*() {
     const material = yield* read("tls", tls, address)
