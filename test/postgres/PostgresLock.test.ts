@@ -8,7 +8,7 @@ import { Deferred, Effect, Fiber, Option } from "effect"
 import { pgbouncer, postgres } from "../harness/PostgresServer.ts"
 import { available } from "../harness/Program.ts"
 import { proxy } from "../harness/Proxy.ts"
-import { freshKey, least, millis, newRequest, until } from "../requests.ts"
+import { freshKey, least, millis, newRequest, persist, until } from "../requests.ts"
 import { at, connect, layerOwn, switchboard, Target } from "./support.ts"
 
 const waits = (backend: Effect.Success<ReturnType<typeof PostgresLock.make>>, key: string, n = 1) =>
@@ -184,6 +184,50 @@ layer(layerOwn, { excludeTestServices: true, timeout: "1 minute" })("postgres", 
         })
     )
   }
+
+  it.effect("a request that is withdrawn while it comes to the row takes nothing", () =>
+    Effect.gen(function*() {
+      const { make, sql, url } = yield* Target
+      const backend = yield* make(url)
+      const free = newRequest(freshKey())
+      yield* backend.tryAcquire(free)
+      yield* backend.release(free)
+      const late = newRequest(free.key)
+      const [{ tries } = { tries: 0 }] = yield* sql<{ readonly tries: number }>`
+        select max(substring(proname from '_(.*)')::int) as tries from pg_proc
+        where pronamespace = 'dlock'::regnamespace and proname like 'try\\_%'`
+      const attempt = sql.unsafe<{ readonly code: number }>(
+        `select dlock.try_${tries}($1, $2, 30000, 0, 'nobody') as code`,
+        [late.key, late.owner]
+      )
+      const other = yield* connect(url)
+      const stopped = yield* other.withTransaction(Effect.gen(function*() {
+        // Stops the attempt where it looks at the line, before it locks the row.
+        yield* other`lock table dlock.waiter in access exclusive mode`
+        const attempted = yield* Effect.forkScoped(attempt)
+        yield* until(Effect.map(
+          sql`select from pg_stat_activity where wait_event_type = 'Lock' and query like 'select dlock.try%'`,
+          (rows) => rows.length === 1
+        ))
+        yield* other`select dlock.release_1(array[${late.key}], array[${late.owner}],
+          array[dlock.micros_1(clock_timestamp()) + 60000000])`
+        return attempted
+      }))
+      assert.notStrictEqual((yield* Fiber.join(stopped))[0]?.code, 1)
+      assert.deepStrictEqual(yield* backend.inspect(late.key), { holder: Option.none(), waiting: [] })
+    }))
+
+  it.effect("a renewal is for the ttl that the request has by now", () =>
+    Effect.gen(function*() {
+      const { make, url } = yield* Target
+      const backend = yield* make(url)
+      const request = { ...newRequest(freshKey()), ttl: 2000 }
+      assert.strictEqual(Option.getOrThrow(yield* backend.tryAcquire(request)).ttl, 2000)
+      request.ttl = 20_000
+      assert.strictEqual(Option.getOrThrow(yield* persist(backend.renew(request, { fresh: true }))).ttl, 20_000)
+      const { remaining = 0 } = Option.getOrThrow((yield* backend.inspect(request.key)).holder)
+      assert.isTrue(remaining > 2000 && remaining <= 20_000)
+    }))
 
   it.effect("what was idle for a day is swept, with its marks; what is held or was used is not", () =>
     Effect.gen(function*() {

@@ -99,6 +99,26 @@ layer(layerOwn, { excludeTestServices: true, timeout: "1 minute" })("postgres: s
       assert.strictEqual(yield* backend.release(request), "released")
     }))
 
+  it.effect("a schema of an older version is brought up to date, and keeps what is held", () =>
+    Effect.gen(function*() {
+      const { sql, url } = yield* Target
+      const schema = "older"
+      const before = yield* PostgresLock.make({ url, schema })
+      const request = newRequest(freshKey())
+      yield* before.tryAcquire(request)
+      const functions = yield* sql<{ readonly f: string }>`select oid::regprocedure::text as f from pg_proc
+        where pronamespace = 'older'::regnamespace and proname similar to '(try|acquire)_%'`
+      assert.lengthOf(functions, 2)
+      // Each of them may have a later number than those of that version.
+      for (const { f } of functions) {
+        yield* sql.unsafe(`drop function ${f}`)
+        const after = yield* PostgresLock.make({ url, schema })
+        assert.isTrue(Option.isNone(yield* after.tryAcquire(newRequest(request.key))))
+        assert.isTrue(Option.isSome(yield* after.tryAcquire(newRequest(freshKey()))))
+      }
+      assert.strictEqual(yield* before.release(request), "released")
+    }))
+
   it.effect("without rights on the tables, by functions of their owner", () =>
     Effect.gen(function*() {
       const { sql, url } = yield* Target

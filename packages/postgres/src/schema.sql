@@ -126,17 +126,13 @@ begin
 end $f$;
 
 -- A request that does not stand in line: it waits for no row, and writes nothing when it is refused.
-create or replace function "dlock".try_1(k text, me text, ttl bigint, spare integer, chan text)
+create or replace function "dlock".try_2(k text, me text, ttl bigint, spare integer, chan text)
 returns integer language plpgsql as $f$
 declare
   l record;
   moment timestamptz := clock_timestamp();
-  base bigint;
 begin
   select * into l from "dlock".lease r where r.key = k;
-  if l.void_until > moment and exists (select from "dlock".void v where v.owner = me and v.until > moment) then
-    return 3;
-  end if;
   if l.owner = me then
     update "dlock".lease r set expires_at = clock_timestamp() + ttl * interval '1 millisecond', channel = chan
       where r.key = k and r.owner = me and r.expires_at > clock_timestamp();
@@ -150,12 +146,19 @@ begin
   ) then
     return 0;
   end if;
-  select r.token into base from "dlock".lease r
+  select * into l from "dlock".lease r
     where r.key = k and (r.owner is null or r.expires_at <= moment) for update skip locked;
-  if not found or "dlock".hand_over_1(k, null) <> '' then
+  if not found then
     return 0;
   end if;
-  perform "dlock".grant_1(k, me, ttl, spare, chan, base);
+  -- Not before: the request may be withdrawn until its row is locked.
+  if l.void_until > moment and exists (select from "dlock".void v where v.owner = me and v.until > moment) then
+    return 3;
+  end if;
+  if "dlock".hand_over_1(k, null) <> '' then
+    return 0;
+  end if;
+  perform "dlock".grant_1(k, me, ttl, spare, chan, l.token);
   return 1;
 end $f$;
 
@@ -228,7 +231,7 @@ begin
 end $f$;
 
 -- A free key with an empty line, the usual case, is taken at once: by an update, or by the insert of its row.
-create or replace function "dlock".acquire_1(
+create or replace function "dlock".acquire_2(
   since bigint, chan text, keys text[], owners text[], ttls bigint[], spares integer[], valids bigint[], places bigint[]
 ) returns table (
   n integer, code integer, era bigint, at bigint, first bigint, last bigint, wanted boolean,
@@ -291,7 +294,7 @@ begin
           update "dlock".lease r set owner = null where r.key = keys[i];
           code := 2;
         elsif places[i] < 0 then
-          code := "dlock".try_1(keys[i], owners[i], ttls[i], spares[i], chan);
+          code := "dlock".try_2(keys[i], owners[i], ttls[i], spares[i], chan);
         else
           select s.code, s.ticket, s.rank, s.remaining into code, ticket, rank, remaining
             from "dlock".stand_1(keys[i], owners[i], ttls[i], spares[i], valids[i], places[i], chan) s;

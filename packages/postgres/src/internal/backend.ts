@@ -10,7 +10,7 @@ import type { Client, Rows } from "./client.ts"
 import { backendName } from "./errors.ts"
 import { Listener } from "./listener.ts"
 import { Requests } from "./requests.ts"
-import { create, identifier } from "./schema.ts"
+import { create, functions, identifier } from "./schema.ts"
 import * as waiting from "./waiting.ts"
 
 type Backend = LockBackend["Service"]
@@ -64,9 +64,11 @@ const examined = Effect.fnUntraced(function*(client: Client) {
 
 /** Creates the schema, unless all of it is there: to look needs fewer rights. */
 const prepare = Effect.fnUntraced(function*(client: Client, schema: string) {
-  const [row] = yield* client.question("connect", "select to_regprocedure($1) is not null", [
-    `${identifier(schema)}.sweep_1(text, integer)`
-  ])
+  const [row] = yield* client.question(
+    "connect",
+    "select count(distinct proname) = $3 from pg_proc where pronamespace = to_regnamespace($1) and proname = any($2)",
+    [identifier(schema), functions, functions.length]
+  )
   if (row?.[0] !== true) yield* client.question("create its schema", create(schema))
 })
 

@@ -106,7 +106,7 @@ export class Requests {
     this.era = options.era
     this.acquires = new Batch(
       client,
-      `select n, code, era, at, first, last, wanted, ticket, rank, remaining from ${schema}.acquire_1($1, $2, $3, $4, $5, $6, $7, $8)`,
+      `select n, code, era, at, first, last, wanted, ticket, rank, remaining from ${schema}.acquire_2($1, $2, $3, $4, $5, $6, $7, $8)`,
       () => [this.era, listener.channel]
     )
     this.renewals = new Batch(client, `select n, era, first, last, wanted from ${schema}.renew_1($1, $2, $3, $4)`)

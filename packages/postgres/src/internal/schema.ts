@@ -167,17 +167,13 @@ end $f$;
 /** Requests that could not have their key at once. */
 const requests = `
 -- A request that does not stand in line: it waits for no row, and writes nothing when it is refused.
-create or replace function {schema}.try_1(k text, me text, ttl bigint, spare integer, chan text)
+create or replace function {schema}.try_2(k text, me text, ttl bigint, spare integer, chan text)
 returns integer language plpgsql as $f$
 declare
   l record;
   moment timestamptz := clock_timestamp();
-  base bigint;
 begin
   select * into l from {schema}.lease r where r.key = k;
-  if l.void_until > moment and exists (select from {schema}.void v where v.owner = me and v.until > moment) then
-    return ${Code.void};
-  end if;
   if l.owner = me then
     update {schema}.lease r set expires_at = clock_timestamp() + ttl * interval '1 millisecond', channel = chan
       where r.key = k and r.owner = me and r.expires_at > clock_timestamp();
@@ -191,12 +187,19 @@ begin
   ) then
     return ${Code.waiting};
   end if;
-  select r.token into base from {schema}.lease r
+  select * into l from {schema}.lease r
     where r.key = k and (r.owner is null or r.expires_at <= moment) for update skip locked;
-  if not found or {schema}.hand_over_1(k, null) <> '' then
+  if not found then
     return ${Code.waiting};
   end if;
-  perform {schema}.grant_1(k, me, ttl, spare, chan, base);
+  -- Not before: the request may be withdrawn until its row is locked.
+  if l.void_until > moment and exists (select from {schema}.void v where v.owner = me and v.until > moment) then
+    return ${Code.void};
+  end if;
+  if {schema}.hand_over_1(k, null) <> '' then
+    return ${Code.waiting};
+  end if;
+  perform {schema}.grant_1(k, me, ttl, spare, chan, l.token);
   return ${Code.granted};
 end $f$;
 
@@ -274,7 +277,7 @@ end $f$;
 /** The verbs. Each takes many keys, in their order, so that two calls cannot wait for each other in a circle. */
 const verbs = `
 -- A free key with an empty line, the usual case, is taken at once: by an update, or by the insert of its row.
-create or replace function {schema}.acquire_1(
+create or replace function {schema}.acquire_2(
   since bigint, chan text, keys text[], owners text[], ttls bigint[], spares integer[], valids bigint[], places bigint[]
 ) returns table (
   n integer, code integer, era bigint, at bigint, first bigint, last bigint, wanted boolean,
@@ -337,7 +340,7 @@ begin
           update {schema}.lease r set owner = null where r.key = keys[i];
           code := ${Code.stale};
         elsif places[i] < 0 then
-          code := {schema}.try_1(keys[i], owners[i], ttls[i], spares[i], chan);
+          code := {schema}.try_2(keys[i], owners[i], ttls[i], spares[i], chan);
         else
           select s.code, s.ticket, s.rank, s.remaining into code, ticket, rank, remaining
             from {schema}.stand_1(keys[i], owners[i], ttls[i], spares[i], valids[i], places[i], chan) s;
@@ -482,6 +485,11 @@ const text = `do $dlock$ begin
 perform pg_advisory_xact_lock(hashtextextended('dlock schema ' || {name}, 0));
 ${tables}${helpers}${requests}${verbs}
 end $dlock$`
+
+/** The names of all functions, by which a schema of an older version is known. */
+export const functions: ReadonlyArray<string> = [...text.matchAll(/function \{schema\}\.(\w+)/g)].map(([, name = ""]) =>
+  name
+)
 
 /** Creates what is missing. One statement, so one transaction; layers that start at once take turns. */
 export const create = (name: string): string =>
