@@ -1,10 +1,11 @@
 /**
  * What is the backend's own: messages, tokens, late requests, sweeping, promotion.
  */
-import type { LockRequest } from "@dlock/core"
+import type { LockBackend, LockRequest } from "@dlock/core"
 import { PostgresLock } from "@dlock/postgres"
+import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Option } from "effect"
+import { Deferred, Effect, Fiber, Option, Scope } from "effect"
 import { pgbouncer, postgres } from "../harness/PostgresServer.ts"
 import { available } from "../harness/Program.ts"
 import { proxy } from "../harness/Proxy.ts"
@@ -227,6 +228,25 @@ layer(layerOwn, { excludeTestServices: true, timeout: "1 minute" })("postgres", 
       assert.strictEqual(Option.getOrThrow(yield* persist(backend.renew(request, { fresh: true }))).ttl, 20_000)
       const { remaining = 0 } = Option.getOrThrow((yield* backend.inspect(request.key)).holder)
       assert.isTrue(remaining > 2000 && remaining <= 20_000)
+    }))
+
+  it.effect("a layer that is built inside a transaction has no part in it", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Target
+      const client = yield* connect(url)
+      const scope = yield* Effect.scope
+      const request = newRequest(freshKey())
+      const built = yield* Deferred.make<LockBackend["Service"]>()
+      const inside = Effect.gen(function*() {
+        const backend = yield* Scope.provide(PostgresLock.makeClient(), scope)
+        assert.isTrue(Option.isSome(yield* backend.tryAcquire(request)))
+        yield* Deferred.succeed(built, backend)
+        return yield* Effect.fail("rolls back")
+      })
+      yield* Effect.flip(Effect.provideService(client.withTransaction(inside), PgClient.PgClient, client))
+      const backend = yield* Deferred.await(built)
+      assert.isTrue(Option.isSome((yield* backend.inspect(request.key)).holder), "the rollback took nothing")
+      assert.strictEqual(yield* backend.release(request), "released")
     }))
 
   it.effect("what was idle for a day is swept, with its marks; what is held or was used is not", () =>

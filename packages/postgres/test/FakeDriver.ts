@@ -50,6 +50,7 @@ export const make = Effect.fnUntraced(function*(server: Server, limit = 5000) {
   const driver: Driver = {
     address: "db:5432",
     errors: Errors.make("postgres"),
+    outside: (context) => context,
     open: Effect.fnUntraced(function*(predecessor) {
       const session = predecessors.push(predecessor)
       yield* fake.opening

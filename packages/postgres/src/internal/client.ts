@@ -9,10 +9,12 @@ import { Calls, Errors, Timers } from "@dlock/core/backend"
 import type { PgClient } from "@effect/sql-pg"
 import { PgConnection } from "@effect/sql-pg"
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
@@ -46,6 +48,8 @@ export type Trouble = SqlError | LockBackendError
 export interface Driver {
   readonly address: string
   readonly errors: Errors.Errors
+  /** A context without the transaction that a caller of the same client may be in. */
+  readonly outside: (context: Context.Context<never>) => Context.Context<never>
   /** `predecessor`: the name of a session that went silent. */
   readonly open: (predecessor: string | undefined) => Effect.Effect<OpenSession, Trouble, Scope.Scope>
   /** Messages to a channel, on a connection of its own. */
@@ -90,6 +94,7 @@ export const own = (
 ): Driver => ({
   address,
   errors,
+  outside: identity,
   open: Effect.fnUntraced(function*(predecessor) {
     const applicationName = `dlock ${Crypto.randomUUID()}`
     const connection = yield* PgConnection.make({ ...(yield* config), applicationName, multiplex: true })
@@ -131,6 +136,7 @@ export const given = (client: PgClient.PgClient): Driver => {
   return {
     address: addressOf(client.config, client.config.url && Redacted.value(client.config.url)),
     errors: Errors.make(errors.backendName),
+    outside: Context.omit(client.transactionService),
     open: () => Effect.succeed(session),
     listen: (channel) => listenOn(Effect.succeed(client.config), channel)
   }
@@ -361,7 +367,10 @@ export const make = Effect.fnUntraced(
     const scope = yield* Effect.scope
     const timers = yield* Timers.make
     const fibers = yield* FiberSet.make()
-    const fork = yield* Effect.withTracerEnabled(FiberSet.runtime(fibers)<never>(), false)
+    const fork = yield* FiberSet.runtime(fibers)<never>().pipe(
+      Effect.updateContext(driver.outside),
+      Effect.withTracerEnabled(false)
+    )
     return new Client(driver, limit, scope, timers, fork)
   }
 )
