@@ -1,6 +1,6 @@
 import type { LockRequest } from "@dlock/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option } from "effect"
+import { Effect, Exit, Fiber, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Listener } from "../src/internal/listener.ts"
 import { Requests } from "../src/internal/requests.ts"
@@ -105,5 +105,21 @@ describe("requests", () => {
       yield* TestClock.adjust("1 millis")
       yield* Fiber.join(other)
       assert.lengthOf(renewed(), 0)
+    }))
+
+  it.effect("an acquire that waits until what is held is renewed elsewhere fails when the layer closes", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { fake, requests } = yield* Scope.provide(holder(30_000), scope)
+      fake.server = (asked) =>
+        verbOf(asked) === "acquire"
+          ? Effect.succeed([[1, 4, 2n, 0n, null, null, null, null, null, null]])
+          : Effect.never
+      const other = requests.of({ ...newRequest(30_000), owner: "test/other" })
+      const acquiring = yield* Effect.forkScoped(Effect.flip(requests.take(other)))
+      yield* TestClock.adjust("1 millis")
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("100 millis")
+      assert.strictEqual((yield* Fiber.join(acquiring)).reason, "Closed")
     }))
 })

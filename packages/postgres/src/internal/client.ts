@@ -12,7 +12,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
@@ -235,6 +235,14 @@ export class Client {
       duration: this.limit,
       orElse: () => Effect.fail(notOpened(this.limit))
     })
+  }
+
+  /** What a fiber of the background ends with; its interruption, when the layer closes, is none of the caller's. */
+  join<A>(operation: string, fiber: Fiber.Fiber<A, LockBackendError>): Effect.Effect<A, LockBackendError> {
+    return Effect.flatMap(
+      Fiber.await(fiber),
+      (exit) => Exit.hasInterrupts(exit) ? Effect.fail(this.toError(operation, { _tag: "Closed", sent: true })) : exit
+    )
   }
 
   private openSession(): Fiber.Fiber<Current, Trouble> {

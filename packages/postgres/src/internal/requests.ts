@@ -7,7 +7,7 @@
  */
 import type { Grant, LockBackendError, LockRequest, Released, Tokens, Validity } from "@dlock/core"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type { Call } from "./batch.ts"
@@ -305,14 +305,14 @@ export class Requests {
   private verify(era: bigint): Effect.Effect<void, LockBackendError> {
     return Effect.suspend(() => {
       if (this.era === era) return Effect.void
-      if (this.verifying !== undefined) return Fiber.join(this.verifying)
+      if (this.verifying !== undefined) return this.client.join("acquire", this.verifying)
       const verifying = this.client.fork(this.renewAll(era))
       this.verifying = verifying
       // Called at once if it has ended already.
       verifying.addObserver(() => {
         if (this.verifying === verifying) this.verifying = undefined
       })
-      return Fiber.join(verifying)
+      return this.client.join("acquire", verifying)
     })
   }
 
