@@ -1,11 +1,11 @@
 /**
  * Servers and databases as they may be set up: what is refused at the start, and what has locks.
  */
-import type { LockRequest } from "@dlock/core"
+import { Lock, type LockRequest } from "@dlock/core"
 import { PostgresLock } from "@dlock/postgres"
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { postgres } from "../harness/PostgresServer.ts"
 import { proxy } from "../harness/Proxy.ts"
 import { freshKey, millis, newRequest, until } from "../requests.ts"
@@ -214,6 +214,27 @@ layer(layerOwn, { excludeTestServices: true, timeout: "1 minute" })("postgres: s
       assert.isBelow(took, 10_000)
       assert.isTrue(Option.isSome(yield* backend.renew(request, {})), "the next request goes another way")
       yield* until(Effect.map(sessions, (n) => n !== undefined && before !== undefined && n <= before))
+    }))
+
+  it.effect("a connection that falls silent costs a lock nothing", () =>
+    Effect.gen(function*() {
+      const { server, sql } = yield* Target
+      const road = yield* proxy(server)
+      const url = elsewhere(server.url, (url) => {
+        url.port = `${road.port}`
+      })
+      const context = yield* Layer.build(PostgresLock.layer({ url }))
+      const lease = yield* Context.get(context, Lock).acquire(freshKey(), { ttl: "4 seconds" })
+      const ends = Effect.map(
+        sql<{ readonly at: number }>`select extract(epoch from expires_at)::float8 as at from dlock.lease
+          where key = ${lease.key}`,
+        ([row]) => row?.at ?? 0
+      )
+      const before = yield* ends
+      yield* road.freeze
+      // The default of the command timeout is longer than the ttl.
+      yield* Effect.raceFirst(lease.lost, until(Effect.map(ends, (end) => end > before)))
+      assert.isTrue(yield* lease.isHeld)
     }))
 
   it.effect("a statement that waits for a foreign lock on one key does not hold up the others", () =>
