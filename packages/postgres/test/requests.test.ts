@@ -62,6 +62,15 @@ describe("requests", () => {
       }
     }))
 
+  it.effect("a renewal with a short ttl has the time that an answer may take", () =>
+    Effect.gen(function*() {
+      const { fake, requests, state } = yield* holder(400)
+      fake.server = (asked) => Effect.delay(granting(asked), "200 millis")
+      const renewal = yield* Effect.forkScoped(requests.renew(state, undefined))
+      yield* TestClock.adjust("200 millis")
+      assert.isTrue(Option.isSome(yield* Fiber.join(renewal)))
+    }))
+
   it.effect("a renewal asks for the ttl that the request has by now, and answers it", () =>
     Effect.gen(function*() {
       const { fake, request, requests, state } = yield* holder(2000)

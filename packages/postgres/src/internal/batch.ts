@@ -169,6 +169,7 @@ export class Batch {
     const isOfOneKey = error !== undefined && errors.mayBeOfOneKey(error)
     const isSentAgain = error !== undefined && (errors.passes(error) || (isOfOneKey && calls.length > 1))
     if (!isSentAgain) return calls.forEach((pending) => this.end(pending, undefined, failure))
+    if (calls.length === 0) return
     for (const pending of calls) pending.before = failure
     // A row that stays locked holds up the calls of its key; a server that refuses everything gets no more statements.
     if (isOfOneKey) this.leave(place)

@@ -200,13 +200,15 @@ interface Current {
   silentSince: number
 }
 
-/** The silence after which a session is dropped once a call is late, in milliseconds; longer than our statements wait for a row. */
-const silence = 400
+/** The longest silence of a session of which calls are late, in milliseconds; longer than our statements wait for a row. */
+const maxSilence = 400
 
 /** Asks a server. */
 export class Client {
   readonly driver: Driver
   readonly limit: number
+  /** The silence after which a session is dropped once a call is late, in milliseconds. */
+  readonly silence: number
   readonly timers: Timers.Timers
   /** Monotonic time in milliseconds. */
   readonly now: () => number
@@ -223,6 +225,7 @@ export class Client {
   constructor(driver: Driver, limit: number, scope: Scope.Scope, timers: Timers.Timers, fork: Client["fork"]) {
     this.driver = driver
     this.limit = limit
+    this.silence = Math.min(maxSilence, limit / 2)
     this.now = timers.now
     this.fork = fork
     this.scope = scope
@@ -278,7 +281,7 @@ export class Client {
   suspect(): void {
     const { current } = this
     if (current === undefined || current.unanswered === 0) return
-    if (this.now() - current.silentSince >= Math.min(silence, this.limit / 2)) this.drop(current, true)
+    if (this.now() - current.silentSince >= this.silence) this.drop(current, true)
   }
 
   private run(session: OpenSession, text: string, params: ReadonlyArray<unknown>): Effect.Effect<Rows, SqlError> {

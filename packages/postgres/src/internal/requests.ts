@@ -42,9 +42,6 @@ const slackMicros = 1_000_000
 /** How often a request may meet a server, or a clock of one, that is not what we took it for. */
 const maxSurprises = 3
 
-/** What part of the ttl one try of a renewal may take, so that there is time for another one on another connection. */
-const partOfTtl = 1 / 4
-
 /** A request that does not stand in line. */
 const noPlace = -1n
 
@@ -152,11 +149,11 @@ export class Requests {
     batch: Batch,
     operation: string,
     state: State,
-    { part = 1, settled = () => {}, write }: {
+    { limit = this.client.limit, settled = () => {}, write }: {
       readonly write: (ttl: number, session: Session, now: number) => ReturnType<Call["write"]>
       readonly settled?: () => void
-      /** What part of the ttl it may take, if that is less than the limit of the client. */
-      readonly part?: number
+      /** For how long it is waited for, and never longer than the ttl. */
+      readonly limit?: number | undefined
     },
     read: (row: Rows[number] | undefined, sentAt: number, ttl: number) => Effect.Effect<A, LockBackendError>
   ): Effect.Effect<A, LockBackendError> {
@@ -166,7 +163,7 @@ export class Requests {
       let isAbandoned = false
       batch.add({
         key: state.key,
-        limit: Math.min(this.client.limit, ttl * part),
+        limit: Math.min(limit, ttl),
         write: (session, now) => {
           sentAt = now
           ttl = ttlOf(state)
@@ -246,11 +243,11 @@ export class Requests {
   /** Prolongs the grant; the tokens are new ones if `spare` is given. `none`: it is not ours any more. */
   private prolong<A>(
     state: State,
-    { part = 1, spare = noTokens }: { readonly part?: number, readonly spare?: number | undefined },
+    { limit, spare = noTokens }: { readonly limit?: number, readonly spare?: number | undefined },
     read: (grant: Grant) => A
   ): Effect.Effect<Option.Option<A>, LockBackendError> {
     const write = (ttl: number) => [state.key, state.owner, BigInt(ttl), spare]
-    return this.call(this.renewals, "renew", state, { part, write }, (row, sentAt, ttl) => {
+    return this.call(this.renewals, "renew", state, { limit, write }, (row, sentAt, ttl) => {
       if (row === undefined) {
         this.forget(state)
         return Effect.succeedNone
@@ -266,10 +263,14 @@ export class Requests {
     })
   }
 
-  /** Prolongs the grant, with new tokens if `spare` is given; `none`: it is not ours any more. */
+  /**
+   * Prolongs the grant, with new tokens if `spare` is given; `none`: it is not ours any more. One try takes a quarter of
+   * the ttl, so that there is time for another one on another connection, which there is after `silence` at the earliest.
+   */
   renew(state: State, spare: number | undefined): Effect.Effect<Option.Option<Validity>, LockBackendError> {
     const read: (grant: Grant) => Validity = spare === undefined ? withoutTokens : identity
-    return this.prolong(state, { part: partOfTtl, spare }, read)
+    const limit = Math.min(this.client.limit, Math.max(ttlOf(state) / 4, this.client.silence))
+    return this.prolong(state, { limit, spare }, read)
   }
 
   /** Believes a key that was handed over. */
