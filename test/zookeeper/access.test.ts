@@ -1,8 +1,10 @@
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, layer } from "@effect/vitest"
-import { Deferred, Effect, Option, Redacted } from "effect"
+import { Clock, Deferred, Effect, Option, Redacted } from "effect"
 import { freshKey, newRequest, until } from "../requests.ts"
 import { aclOf, childrenOf, connect, create, dataOf, limit, mkdirp, remove, roadTo, ZooKeeper } from "./support.ts"
+
+const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const secret = "open sesame"
 const credentials = { username: "app", password: Redacted.make(secret) }
@@ -109,6 +111,32 @@ layer(ZooKeeper.layer({ settings: ["enforceQuota=true"] }), { excludeTestService
           const error = yield* Effect.flip(client.acquire(newRequest(freshKey())))
           assert.strictEqual(error.reason, "Unreachable")
           assert.include(error.message, "given client")
+        }))
+
+      it.effect("that was connected before, locks are granted from the first moment on", () =>
+        Effect.gen(function*() {
+          const { driver } = yield* given({ sessionTimeout: 16_000 })
+          const client = yield* ZooKeeperLock.makeClient(driver, { commandTimeout: "2 seconds" })
+          const firstQuarter = (yield* now) + 4000
+          const section = Effect.suspend(() => {
+            const request = newRequest(freshKey())
+            return Effect.andThen(client.acquire(request), client.release(request))
+          })
+          const isOver = Effect.map(now, (time) => time > firstQuarter + 500)
+          yield* Effect.repeat(section, { until: () => isOver })
+        }))
+
+      it.effect("that was connected before, a fresh renewal claims no more than the driver's pings prove", () =>
+        Effect.gen(function*() {
+          const sessionTimeout = 30_000
+          const { driver } = yield* given({ sessionTimeout })
+          const client = yield* ZooKeeperLock.makeClient(driver)
+          const request = newRequest(freshKey())
+          yield* client.acquire(request)
+          const { validFrom } = Option.getOrThrow(yield* client.renew(request, { fresh: true }))
+          // One is sent every third of the timeout, and the leader is told within a quarter.
+          assert.isAtMost(validFrom, (yield* now) - 7 / 12 * sessionTimeout)
+          yield* client.release(request)
         }))
 
       it.effect("its credentials decide whose the nodes are", () =>

@@ -66,6 +66,8 @@ export class Session {
   private ttl: number
   private validFrom: number
   private latestHeartbeat = 0
+  /** When a given client was found connected; the session has no heartbeats of our own from before that. */
+  private attachedAt = Number.NEGATIVE_INFINITY
   /** How far the wall clock is ahead of the monotonic one. */
   private skew: number
   /** When the process was found to have been suspended. */
@@ -184,10 +186,14 @@ export class Session {
   }
 
   private heartbeat(onEnd: Answered = () => {}): void {
-    const sentAt = this.timers.now()
-    const known = Math.min(this.latestHeartbeat, sentAt - this.quarter)
-    this.latestHeartbeat = sentAt
-    this.timers.set(this.beat, sentAt + this.quarter)
+    const { quarter, timers } = this
+    const sentAt = timers.now()
+    // Until one of ours is old enough, the leader knows of the driver's pings: the driver sends one when it has not heard of
+    // the server for a third of the timeout. That is long ago, so holds are good for a short time, and the next comes soon.
+    const isEarly = sentAt < this.attachedAt + quarter
+    const known = isEarly ? sentAt - 7 * quarter / 3 : Math.min(this.latestHeartbeat, sentAt - quarter)
+    if (!isEarly) this.latestHeartbeat = sentAt
+    timers.set(this.beat, sentAt + (isEarly ? quarter / 8 : quarter))
     this.client.send([remove(this.settings.nowhere)], (replies) => {
       const answered = replies?.[0]?.code === codes.noNode
       if (answered) this.prove(known)
@@ -204,10 +210,16 @@ export class Session {
     }
     this.ttl = client.sessionTimeout
     this.patience = this.shortestPatience
-    // The driver of a client that was given to us pings a server that it has not heard of for a third of the timeout.
-    this.latestHeartbeat = client.connectingSince ?? timers.now() - 7 * this.quarter / 3
-    if (client.connectingSince !== undefined) this.prove(client.connectingSince)
-    timers.set(this.beat, this.latestHeartbeat + this.quarter)
+    const { connectingSince } = client
+    this.latestHeartbeat = connectingSince ?? timers.now()
+    if (connectingSince === undefined) {
+      this.attachedAt = this.latestHeartbeat
+      this.heartbeat()
+    } else {
+      this.attachedAt = Number.NEGATIVE_INFINITY
+      this.prove(connectingSince)
+      timers.set(this.beat, connectingSince + this.quarter)
+    }
     this.changed()
   }
 
