@@ -22,6 +22,8 @@ const request: LockRequest = {
 }
 
 const create = 1
+const getData = 4
+const getChildren = 12
 const ephemeralSequential = 3
 
 const ints = (...numbers: ReadonlyArray<number>): Buffer => {
@@ -36,12 +38,19 @@ const welcome = frame(Buffer.concat([ints(0, 10_000, 0, 7, 16), Buffer.alloc(16)
 
 const answer = (xid: number, code: number): Buffer => frame(ints(xid, 0, 9, code))
 
-/** What a server gets: the number and the type of a request, and its last four bytes, which are a `create`'s flags. */
+/** What a server gets: the number and the type of a request, its path, and its last four bytes: a `create`'s flags. */
 interface Request {
   readonly xid: number
   readonly type: number
+  readonly path: string
   readonly flags: number
 }
+
+const text = (value: string): Buffer => Buffer.concat([ints(Buffer.byteLength(value)), Buffer.from(value)])
+
+/** An answer that says more than a code. */
+const tell = (xid: number, ...payload: ReadonlyArray<Buffer>): Buffer =>
+  frame(Buffer.concat([ints(xid, 0, 9, 0), ...payload]))
 
 /** A server that welcomes each connection, and sends what `onRequest` returns. */
 const scripted = (onRequest: (request: Request) => Buffer | undefined) =>
@@ -60,7 +69,8 @@ const scripted = (onRequest: (request: Request) => Buffer | undefined) =>
               pending = pending.subarray(4 + body.length)
               if (isGreeted) {
                 const [xid, type, flags] = [body.readInt32BE(), body.readInt32BE(4), body.readInt32BE(body.length - 4)]
-                const reply = onRequest({ xid, type, flags })
+                const path = body.length < 12 ? "" : body.toString("utf8", 12, 12 + body.readInt32BE(8))
+                const reply = onRequest({ xid, type, path, flags })
                 if (reply !== undefined) socket.write(reply)
               } else socket.write(welcome)
               isGreeted = true
@@ -80,7 +90,11 @@ const scripted = (onRequest: (request: Request) => Buffer | undefined) =>
       Effect.sync(() => {
         for (const socket of sockets) socket.write(bytes)
       })
-    return { addr: `127.0.0.1:${port}`, address: { host: "127.0.0.1", port }, say }
+    const cut = Effect.sync(() => {
+      for (const socket of sockets) socket.destroy()
+      sockets.clear()
+    })
+    return { addr: `127.0.0.1:${port}`, address: { host: "127.0.0.1", port }, say, cut }
   })
 
 /** A server that answers only as the test says. */
@@ -96,11 +110,34 @@ const manual = Effect.gen(function*() {
 /** A server that answers each request with a number. */
 const answering = Effect.fnUntraced(function*(codeOf: (request: Request) => number) {
   let requests = 0
-  const { addr } = yield* scripted((request) => {
+  const server = yield* scripted((request) => {
     requests += 1
     return answer(request.xid, codeOf(request))
   })
-  return { addr, requests: () => requests }
+  return { ...server, requests: () => requests }
+})
+
+const holder = `_c_${crypto.randomUUID()}-lock-0000000000`
+
+/** A server on which another process holds every key; it refuses each watch, and tells when that was. */
+const refusingWatches = Effect.gen(function*() {
+  const watches = yield* Queue.unbounded<number>()
+  const clock = yield* Clock.Clock
+  let own = ""
+  const { addr } = yield* scripted(({ flags, path, type, xid }) => {
+    if (type === create && flags === ephemeralSequential) {
+      own = `${path}0000000001`
+      return tell(xid, text(own))
+    }
+    if (type === getChildren) {
+      const names = own === "" ? [] : [holder, own.slice(own.lastIndexOf("/") + 1)]
+      return tell(xid, ints(names.length), ...names.map(text), Buffer.alloc(68))
+    }
+    if (type !== getData) return answer(xid, noNode)
+    Queue.offerUnsafe(watches, Number(clock.monotonicTimeNanosUnsafe()) / 1e6)
+    return answer(xid, throttled)
+  })
+  return { addr, nextWatch: Queue.take(watches) }
 })
 
 type Make = (events: Events, now: () => number) => Opened
@@ -122,7 +159,17 @@ const connected = (make: Make) =>
 
 const opened = (address: { readonly host: string, readonly port: number }) =>
   connected((events, now) =>
-    open({ servers: [address], sessionTimeout: 10_000, credentials: undefined, fork: Effect.runFork }, events, now)
+    open(
+      {
+        servers: [address],
+        sessionTimeout: 10_000,
+
+        credentials: undefined,
+        fork: Effect.runFork
+      },
+      events,
+      now
+    )
   )
 
 /** Sends one request; the effect that it returns has its answer. */
@@ -231,5 +278,16 @@ describe("a request ends, after few tries,", () => {
       }
       code = noNode
       yield* client.ping
+    }), { timeout: 30_000 })
+
+  it.live("with pauses that grow, when the server refuses to watch the node ahead", () =>
+    Effect.gen(function*() {
+      const { addr, nextWatch } = yield* refusingWatches
+      const client = yield* ZooKeeperLock.make({ servers: addr })
+      yield* Effect.forkScoped(client.acquire(request))
+      const times = yield* Effect.replicateEffect(nextWatch, 7)
+      const pauses = times.slice(1).map((time, i) => time - (times[i] ?? time))
+      // 20, 40, .. 500 ms: a timer rings up to a millisecond early.
+      pauses.forEach((pause, i) => assert.isAtLeast(pause, Math.min(20 * 2 ** i, 500) - 2, `pause ${i}`))
     }), { timeout: 30_000 })
 })

@@ -56,7 +56,7 @@ const tryAcquire = (parts: Parts): Backend["tryAcquire"] => (request) => {
 }
 
 const acquire = (parts: Parts): Backend["acquire"] => (request) =>
-  Effect.suspend(() => standInLine<never>(parts, begin(parts, request), (ahead) => waitBehind(parts, ahead)))
+  Effect.suspend(() => standInLine<never>(parts, begin(parts, request), waitBehind(parts)))
 
 const renew = (parts: Parts): Backend["renew"] => (request, { fresh = false, spare }) =>
   Effect.suspend(() => {

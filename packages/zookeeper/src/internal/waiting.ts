@@ -35,6 +35,13 @@ export interface Ahead {
 /** The first waiter tells the holder that it waits after this time, because the holder may have listened before it came. */
 const patience = 100
 
+/**
+ * Before a waiter looks again whose watch was refused for now; twice as long with each that is refused, up to the longest.
+ * Milliseconds.
+ */
+const shortestPause = 20
+const longestPause = 500
+
 /** The names in an answered list; none when the parent does not exist. */
 const namesIn = (operation: string, reply: Reply | undefined): Effect.Effect<ReadonlyArray<string>, LockBackendError> =>
   reply?.code === codes.ok || reply?.code === codes.noNode
@@ -216,33 +223,42 @@ const resolve = ({ session }: Line, entry: Entry, left: number): Effect.Effect<v
   )
 
 /**
- * Waits until a node is gone. It also ends with the connection: the watch is gone, and has to be set again. A holder learns
- * of the first waiter by a write to its node: to write what it says already changes nothing but its version.
+ * How one request waits until a node is gone. It also ends with the connection: the watch is gone, and has to be set again.
+ * A holder learns of the first waiter by a write to its node: to write what it says already changes nothing but its version.
  */
-export const waitBehind = ({ session }: Line, { isHolder, node }: Ahead): Effect.Effect<undefined, LockBackendError> =>
-  Effect.callback((resume) => {
-    const { client, timers } = session
-    let text: string | undefined
-    const tell = Timers.timer(() => client.send([write(node, text ?? "")], () => {}))
-    let unwatch: (() => void) | undefined
-    const watch = (): void => {
-      unwatch = client.watch(node, onEnd, ({ data }) => {
-        if (text === undefined && isHolder) timers.set(tell, timers.now() + patience)
-        text = data
-      })
-    }
-    const onEnd = (outcome: Watched): void => {
-      if (outcome === "changed") return watch()
-      timers.clear(tell)
-      const isGone = typeof outcome === "string" || passes(outcome.code)
-      resume(isGone ? Effect.undefined : Effect.fail(refused("acquire", outcome.code)))
-    }
-    watch()
-    return Effect.sync(() => {
-      timers.clear(tell)
-      unwatch?.()
-    })
+export const waitBehind = ({ session }: Line): (ahead: Ahead) => Effect.Effect<undefined, LockBackendError> => {
+  let pause = shortestPause
+  const afterPause = Effect.suspend(() => {
+    const current = pause
+    pause = Math.min(2 * pause, longestPause)
+    return Effect.as(Effect.sleep(current), undefined)
   })
+  return ({ isHolder, node }) =>
+    Effect.callback((resume) => {
+      const { client, timers } = session
+      let text: string | undefined
+      const tell = Timers.timer(() => client.send([write(node, text ?? "")], () => {}))
+      let unwatch: (() => void) | undefined
+      const watch = (): void => {
+        unwatch = client.watch(node, onEnd, ({ data }) => {
+          pause = shortestPause
+          if (text === undefined && isHolder) timers.set(tell, timers.now() + patience)
+          text = data
+        })
+      }
+      const onEnd = (outcome: Watched): void => {
+        if (outcome === "changed") return watch()
+        timers.clear(tell)
+        if (typeof outcome === "string") return resume(Effect.undefined)
+        resume(passes(outcome.code) ? afterPause : Effect.fail(refused("acquire", outcome.code)))
+      }
+      watch()
+      return Effect.sync(() => {
+        timers.clear(tell)
+        unwatch?.()
+      })
+    })
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Leaving the line
