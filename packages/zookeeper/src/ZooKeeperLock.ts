@@ -43,7 +43,7 @@ export interface Options {
   readonly prefix?: string | undefined
   /** Authenticates by digest, together with `password`. Default: none. */
   readonly username?: string | undefined
-  /** Belongs to `username`, and is read at each connection. Default: none. */
+  /** Belongs to `username`; an effect is run at each connection, within the command timeout. Default: none. */
   readonly password?: Secret.Input | undefined
   /**
    * The rights of others to the nodes: all (`open`), none (`private`), or to read them (`readable`). The last two need a
@@ -108,11 +108,13 @@ export const make = Effect.fnUntraced(function*(
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const credentials = username === undefined || password === undefined ? undefined : { username, password }
   const { addresses, chroot } = servers
+  const commandTimeout = Math.min(settings.commandTimeout, sessionTimeout)
+  const connection = { servers: addresses, sessionTimeout, commandTimeout, credentials, fork }
   return yield* backend.make({
-    open: (events, now) => open({ servers: addresses, sessionTimeout, credentials, fork }, events, now),
+    open: (events, now) => open(connection, events, now),
     isGiven: false,
     sessionTimeout,
-    commandTimeout: Math.min(settings.commandTimeout, sessionTimeout),
+    commandTimeout,
     servers: addresses.map(Kit.formatAddress).join(", "),
     prefix: `${chroot}${prefix}`,
     acl: acls[acl ?? (credentials === undefined ? "open" : "private")]

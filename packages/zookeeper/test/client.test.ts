@@ -1,7 +1,7 @@
 import type { LockRequest } from "@dlock/core"
 import { ZooKeeperLock } from "@dlock/zookeeper"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Queue } from "effect"
+import { Clock, Effect, Queue, Redacted } from "effect"
 import { createClient } from "node-zookeeper-client"
 import * as Net from "node:net"
 import { type Client, type Events, isDriver } from "../src/internal/client.ts"
@@ -163,7 +163,7 @@ const opened = (address: { readonly host: string, readonly port: number }) =>
       {
         servers: [address],
         sessionTimeout: 10_000,
-
+        commandTimeout: 5000,
         credentials: undefined,
         fork: Effect.runFork
       },
@@ -290,4 +290,36 @@ describe("a request ends, after few tries,", () => {
       // 20, 40, .. 500 ms: a timer rings up to a millisecond early.
       pauses.forEach((pause, i) => assert.isAtLeast(pause, Math.min(20 * 2 ** i, 500) - 2, `pause ${i}`))
     }), { timeout: 30_000 })
+})
+
+describe("a password that is not given", () => {
+  const kinds: ReadonlyArray<readonly [string, Effect.Effect<never>]> = [
+    ["hangs", Effect.never],
+    ["is interrupted", Effect.interrupt],
+    ["dies", Effect.die("no vault")]
+  ]
+  for (const [name, failing] of kinds) {
+    it.live(`because its effect ${name} is told, and asked for again`, () =>
+      Effect.gen(function*() {
+        const { addr, cut } = yield* answering(() => noNode)
+        let fails = false
+        const password = Effect.suspend(() => {
+          if (!fails) return Effect.succeed(Redacted.make("open sesame"))
+          fails = false
+          return failing
+        })
+        const client = yield* ZooKeeperLock.make({
+          servers: addr,
+          username: "app",
+          password,
+          commandTimeout: "400 millis"
+        })
+        fails = true
+        yield* cut
+        const error = yield* Effect.flip(client.ping)
+        assert.strictEqual(error.reason, "Unreachable")
+        assert.include(error.message, "password: ")
+        yield* Effect.retry(client.ping, { times: 10 })
+      }), { timeout: 30_000 })
+  }
 })

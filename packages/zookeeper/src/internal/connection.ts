@@ -5,12 +5,12 @@
  * How a client of our own connects and reads, in place of the driver's own ways.
  */
 import type { Secret } from "@dlock/core/backend"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
-import * as Result from "effect/Result"
 import { type Client as Driver, createClient, type Manager } from "node-zookeeper-client"
 import * as Dns from "node:dns"
 import { Client, type Events, state } from "./client.ts"
@@ -27,6 +27,8 @@ export interface Settings {
   readonly servers: ReadonlyArray<Address>
   /** Milliseconds to ask for. */
   readonly sessionTimeout: number
+  /** How long reading the password may take. Milliseconds. */
+  readonly commandTimeout: number
   /** Read at each connection. */
   readonly credentials: { readonly username: string, readonly password: Secret.Secret } | undefined
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
@@ -197,6 +199,28 @@ const closeOwn = (driver: Driver, client: Client, stopConnecting: () => void): E
     return Effect.andThen(Effect.timeoutOption(closed, closeLimit), cut)
   })
 
+/** Reads the password for the next connection; `undefined`, or why there is none. */
+const authenticate = (
+  manager: Manager,
+  { commandTimeout, credentials }: Settings
+): Effect.Effect<string | undefined> =>
+  credentials === undefined ? Effect.undefined : credentials.password.get.pipe(
+    Effect.timeoutOrElse({
+      duration: commandTimeout,
+      orElse: () => Effect.fail("getting it took more than the command timeout")
+    }),
+    Effect.map((password) => {
+      const digest = `${credentials.username}:${Redacted.value(password)}`
+      manager.credentials = [{ scheme: "digest", auth: Buffer.from(digest) }]
+      return undefined
+    }),
+    // Whatever it was: nothing else begins another connection.
+    Effect.catchCause((cause) => {
+      const problem = Option.getOrElse(Cause.findErrorOption(cause), () => "getting it failed")
+      return Effect.succeed(`password: ${problem}`)
+    })
+  )
+
 /** Makes a client and begins its first connection. */
 export const open = (settings: Settings, events: Events, now: () => number): Opened => {
   const { credentials, fork, servers, sessionTimeout } = settings
@@ -208,14 +232,13 @@ export const open = (settings: Settings, events: Events, now: () => number): Ope
     events.onConnected()
   }
   const client = new Client(driver, { ...events, onConnected }, now)
-  const authenticate = credentials === undefined ? Effect.void : Effect.map(credentials.password.get, (password) => {
-    const digest = `${credentials.username}:${Redacted.value(password)}`
-    manager.credentials = [{ scheme: "digest", auth: Buffer.from(digest) }]
-  })
-  const begin: Effect.Effect<Address> = Effect.flatMap(Effect.result(authenticate), (read) => {
-    client.trouble = Result.isFailure(read) ? `password: ${read.failure}` : undefined
-    if (client.trouble !== undefined) return Effect.delay(begin, passwordPause)
-    return Effect.tap(addresses.next, () => Effect.sync(() => client.onConnecting()))
+  const begin: Effect.Effect<Address> = Effect.suspend(() => {
+    if (credentials !== undefined) client.trouble ??= "password: it is not there yet"
+    return Effect.flatMap(authenticate(manager, settings), (problem) => {
+      client.trouble = problem
+      if (problem !== undefined) return Effect.delay(begin, passwordPause)
+      return Effect.tap(addresses.next, () => Effect.sync(() => client.onConnecting()))
+    })
   })
   const stopConnecting = chooseServers(manager, begin, fork)
   readFrames(driver, (error) => {
