@@ -17,6 +17,7 @@ import type { Etcd3 } from "etcd3"
 import * as backend from "./internal/backend.ts"
 import type { EtcdClient } from "./internal/client.ts"
 import * as client from "./internal/client.ts"
+import { etcd } from "./internal/errors.ts"
 import * as names from "./internal/names.ts"
 import * as options from "./internal/options.ts"
 import * as session from "./internal/session.ts"
@@ -46,12 +47,12 @@ export interface ClientOptions {
 export interface Options extends ClientOptions {
   /**
    * `host:port` of the members, as a list or as one text with commas, of which any subset will do; `https://` before
-   * one means `tls`. Default: `localhost:2379`.
+   * one means `tls` for all, so `http://` may not stand before another. Default: `localhost:2379`.
    */
   readonly endpoints?: string | ReadonlyArray<string> | undefined
   /** The user. It may be set before authentication is enabled on the server. Default: no authentication. */
   readonly username?: string | undefined
-  /** The password of the user; an effect is run at each login. Default: empty. */
+  /** The password of the user, needs `username`; an effect is run at each login. Default: empty. */
   readonly password?: Secret.Input | undefined
   /**
    * `true`: trust the authorities that Node trusts. Certificates are PEM texts or paths of files, and are read at each
@@ -105,6 +106,8 @@ export const make = Effect.fnUntraced(function*(
   given: Options = {}
 ): Effect.fn.Return<LockBackend["Service"], LockBackendError, Scope.Scope> {
   const settings = yield* options.declaration.parse(given)
+  const problem = options.problemOf(settings)
+  if (problem !== undefined) return yield* Effect.fail(etcd.options("connect", { detail: problem }))
   const own = yield* client.open(options.connectionOf(settings))
   yield* own.probe({ total: settings.dialTimeout })
   return yield* makeBackend(own, settings)

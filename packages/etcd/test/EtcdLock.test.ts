@@ -12,7 +12,9 @@ describe("EtcdLock", () => {
     [{ commandTimeout: 0 }, /commandTimeout: expected a duration/],
     [{ commandTimeout: "Infinity" }, /commandTimeout: expected a duration/],
     [{ dialTimeout: -1 }, /dialTimeout: expected a duration/],
-    [{ tls: { cert: "client.pem" } }, /tls: cert and key need each other/]
+    [{ tls: { cert: "client.pem" } }, /tls: cert and key need each other/],
+    [{ password: "secret" }, /password: it needs a username/],
+    [{ endpoints: ["http://localhost:2379", "https://localhost:2379"] }, /endpoints: .*http:\/\/.*https:\/\//]
   ]
   for (const [options, problem] of senseless) {
     it.effect(`refuses ${JSON.stringify(options)} before anything is sent`, () =>

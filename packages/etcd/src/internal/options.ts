@@ -32,12 +32,22 @@ export const declaration = Options.declare("etcd", {
   ...shared
 })
 
+type Parsed = Effect.Success<ReturnType<typeof declaration.parse>>
+
+/** What is wrong with the options together. */
+export const problemOf = ({ endpoints, password, username }: Parsed): string | undefined => {
+  if (password !== undefined && username === undefined) return "password: it needs a username"
+  const schemes = new Set(endpoints.map(({ scheme }) => scheme))
+  if (schemes.has("http") && schemes.has("https")) return "endpoints: expected http:// or https:// before all, not both"
+  return undefined
+}
+
 const trustingNode = Effect.succeed(Redacted.make({}))
 const noPassword = Effect.succeed(Redacted.make(""))
 
 /** How to connect. `https://` before an endpoint stands for `tls: true`. */
 export const connectionOf = (
-  { endpoints, password, tls, username }: Effect.Success<ReturnType<typeof declaration.parse>>
+  { endpoints, password, tls, username }: Parsed
 ): Settings => ({
   endpoints: endpoints.map(Options.formatAddress),
   tls: tls?.get ?? (endpoints.some(({ scheme }) => scheme === "https") ? trustingNode : undefined),
