@@ -155,6 +155,41 @@ describe("an attempt", () => {
       assert.isUndefined(fake.holder("taken"))
     }))
 
+  it.effect("that shared a statement which failed may have been released by it, which is no loss", () =>
+    Effect.gen(function*() {
+      for (const errno of [3058, 1213, 1317]) {
+        const { backend, fake } = yield* alone
+        const [request, kept] = [yield* hold(backend, "key"), yield* hold(backend, "kept")]
+        // The server releases the lock before it refuses what stands behind the release.
+        fake.fault = (sql) => {
+          if (sql.includes("UNION") && sql.includes("RELEASE_LOCK('key')")) {
+            fake.steal("key")
+            return FakeServer.serverError(errno)
+          }
+          return undefined
+        }
+        const released = yield* Effect.all([request, kept].map(backend.release), { concurrency: 2 })
+        assert.deepStrictEqual(released, ["unknown", "released"])
+        assert.deepStrictEqual(request.losses, [])
+      }
+    }))
+
+  it.effect("whose release was refused may have been released by it, which is no loss", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* alone
+      const request = yield* hold(backend, "key")
+      fake.fault = (sql) => {
+        if (sql.includes("RELEASE_LOCK")) {
+          fake.steal("key")
+          return FakeServer.serverError(1317)
+        }
+        return undefined
+      }
+      assert.strictEqual((yield* Effect.flip(backend.release(request))).reason, "Rejected")
+      fake.fault = () => undefined
+      assert.strictEqual(yield* backend.release(request), "unknown")
+    }))
+
   it.effect("finds that a vacant session has ended unseen, and opens another one", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* alone

@@ -93,6 +93,7 @@ const askRelease = (claim: Claim, session: Session): Effect.Effect<Released, Mys
     } else if (names.get(claim.name) === claim) {
       claim.stage = "held"
       claim.release = undefined
+      claim.refused = true
     } else {
       // What stands behind this release would take over a lock that was not released.
       connection.close(closed("a lock could not be released"))
@@ -103,7 +104,8 @@ const askRelease = (claim: Claim, session: Session): Effect.Effect<Released, Mys
     connection.flush()
   }
   return Effect.matchEffect(ask.await, {
-    onSuccess: (cell) => Effect.succeed(cell === "1" ? "released" : "gone"),
+    // A release that was refused may have been executed, and then the next one finds nothing.
+    onSuccess: (cell) => Effect.succeed(cell === "1" ? "released" : ask.alone || claim.refused ? "unknown" : "gone"),
     // The session may have ended before the release, or took the lock with it after it.
     onFailure: (error) => connection.isOpen() ? Effect.fail(error) : Effect.succeed("unknown")
   })

@@ -20,6 +20,8 @@ export interface Ask<A> {
    * so for what was asked patiently. It may be awaited again.
    */
   readonly await: Effect.Effect<A, MysqlError>
+  /** It was refused in company and is asked again: the server may have done what it says before. */
+  readonly alone: boolean
   /** It has not been sent yet. */
   readonly isQueued: () => boolean
   /** Removes it from the queue if it was never sent; then it never will be, and `await` fails. */

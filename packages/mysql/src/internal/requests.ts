@@ -41,7 +41,7 @@ export const take = (name: string, token: () => string): Expression => {
 export const wait = (name: string, token: string): Expression =>
   harmless(`IF(GET_LOCK('${name}', ${forever}) = 1, ${token}, NULL)`)
 
-/** '1' when it was ours: no other session's lock is released. */
+/** '1' when it was ours: no other session's lock is released. The second of two says that it was not. */
 export const release = (name: string): Expression => harmless(`RELEASE_LOCK('${name}')`)
 
 /** '1' when it is ours. */

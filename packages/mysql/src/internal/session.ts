@@ -28,6 +28,8 @@ export interface Claim {
   ask: Ask<string | null> | undefined
   /** The answer to the RELEASE_LOCK under way, or to the last one. */
   release: Effect.Effect<Released, MysqlError> | undefined
+  /** A RELEASE_LOCK was refused, though it may have been executed. */
+  refused: boolean
   /** What the answer to GET_LOCK said. */
   tokens: Tokens | undefined
 }
@@ -40,6 +42,7 @@ export const claim = (request: LockRequest, name: string): Claim => ({
   session: undefined,
   ask: undefined,
   release: undefined,
+  refused: false,
   tokens: undefined
 })
 
