@@ -62,6 +62,8 @@ export interface FakeServer {
   refuse: MysqlError | undefined
   /** Statements for which it gives an error are refused with it. */
   fault: (sql: string, session: FakeSession) => MysqlError | undefined
+  /** What a row of the table of tokens says. */
+  counted: (name: string, token: number) => string | null
   /** How many connections are being made. */
   readonly handshakes: () => number
   /** How long it takes to make a connection. */
@@ -228,7 +230,11 @@ export const make = (): FakeServer => {
       const asked = [...tokens].filter(([name]) => sql.includes(`'${name}'`))
       return reply(
         Exit.succeed({
-          rows: asked.map(([name, token]) => [name, `${token}`, locks.get(name)?.holder.id === holder ? "1" : "0"])
+          rows: asked.map(([name, token]) => [
+            name,
+            fake.counted(name, token),
+            locks.get(name)?.holder.id === holder ? "1" : "0"
+          ])
         })
       )
     }
@@ -361,6 +367,7 @@ export const make = (): FakeServer => {
     variables: new Map([["server_uuid", "a"], ["read_only", "OFF"], ["max_execution_time", "0"]]),
     slowToEnd: false,
     old: false,
+    counted: (_, token) => `${token}`,
     handshakes: () => opening,
     handshake: Effect.void,
     idShift: 0,

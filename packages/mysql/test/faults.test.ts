@@ -16,6 +16,7 @@ import {
   expectSome,
   firstSession,
   hold,
+  lineUp,
   newRequest,
   start,
   turns,
@@ -198,6 +199,56 @@ describe("an attempt", () => {
     }))
 })
 
+describe("a table of tokens", () => {
+  const counting = Effect.gen(function*() {
+    const fake = FakeServer.make()
+    return { fake, backend: yield* backendOf(fake, { fencing: { table: "tokens" } }) }
+  })
+
+  it.effect("that holds no whole numbers is an error of its own request", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* counting
+      for (const token of ["1.00", "-1", "", null]) {
+        fake.counted = (name, last) => name === "bad" ? token : `${last}`
+        const [good, bad] = [newRequest("good"), newRequest("bad")]
+        const taking = yield* start(backend.tryAcquire(good))
+        const failing = yield* start(Effect.flip(backend.tryAcquire(bad)))
+        yield* turns
+        assert.isDefined(failing.pollUnsafe(), "it is told at once")
+        const error = yield* Fiber.join(failing)
+        assert.strictEqual(error.reason, "Protocol")
+        expectSome(yield* Fiber.join(taking))
+        assert.strictEqual(yield* backend.release(bad), "released")
+        assert.strictEqual(yield* backend.release(good), "released")
+      }
+    }))
+
+  for (
+    const [what, fault] of [["a defect", Effect.die("a broken driver")], ["an interruption", Effect.interrupt]] as const
+  ) {
+    it.effect(`outlives ${what} of what gives it its connection`, () =>
+      Effect.gen(function*() {
+        const { backend, fake } = yield* counting
+        const request = yield* hold(backend, "key")
+        fake.sessions().filter(({ statements }) => statements.some((sql) => sql.includes("lock_wait_timeout"))).forEach(
+          ({ id }) => fake.kill(id)
+        )
+        fake.handshake = fault
+        const exits = yield* start(Effect.exit(Effect.all([1, 2].map((spare) => backend.renew(request, { spare })), {
+          concurrency: 2,
+          mode: "result"
+        })))
+        yield* turns
+        assert.isDefined(exits.pollUnsafe(), "those that ask are told at once")
+        fake.handshake = Effect.void
+        const renewing = yield* start(backend.renew(request, { spare: 1 }))
+        yield* turns
+        assert.isDefined(renewing.pollUnsafe(), "the next ones are served")
+        assert.isDefined(expectSome(yield* Fiber.join(renewing)).tokens)
+      }))
+  }
+})
+
 describe("a connection", () => {
   it.effect("that ends before it is known is not counted", () =>
     Effect.gen(function*() {
@@ -269,5 +320,30 @@ describe("a connection", () => {
       yield* Fiber.join(waiting)
       assert.strictEqual(yield* backend.release(request), "released")
       assert.isTrue(Option.isNone(yield* backend.renew(request, {})))
+    }))
+
+  it.effect("whose making is a defect does not end the looks after the server", () =>
+    Effect.gen(function*() {
+      const { backend, fake } = yield* contended("key")
+      const silence = (is: boolean) =>
+        fake.sessions().forEach((session) => {
+          session.frozen = is
+        })
+      for (
+        const [handshake, words] of [[Effect.die(new Error("a broken driver")), "a broken driver"], [
+          Effect.never,
+          ""
+        ]] as const
+      ) {
+        const { request, waiting } = yield* lineUp(backend, "key")
+        silence(true)
+        fake.handshake = handshake
+        yield* TestClock.adjust("5 seconds")
+        assert.isDefined(waiting.pollUnsafe(), "it is told within the command timeout")
+        assert.include((yield* Effect.flip(Fiber.join(waiting))).message, words)
+        silence(false)
+        fake.handshake = Effect.void
+        yield* backend.release(request)
+      }
     }))
 })

@@ -2,6 +2,7 @@
  * Where fencing tokens come from.
  */
 import type { Tokens } from "@dlock/core"
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -20,6 +21,10 @@ export interface Source {
   /** New tokens for a request that is held, one and so many more; `undefined` when it is not held any more. */
   readonly next: (claim: Claim, spare: number) => Effect.Effect<Tokens | undefined, MysqlError>
 }
+
+const noNumber = Exit.fail(senseless("the server gave a fencing token that is no number"))
+
+const interrupted = Exit.fail(closed("the request for fencing tokens was interrupted"))
 
 const readUuids = (cell: string, spare: number): Tokens | undefined => {
   const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(cell) ?? []
@@ -43,7 +48,7 @@ export const uuid: Source = {
         (cell) => {
           const tokens = cell === null ? undefined : readUuids(cell, spare)
           return cell !== null && tokens === undefined
-            ? Effect.fail(senseless("the server gave a fencing token that is no number"))
+            ? noNumber
             : Effect.succeed(tokens)
         }
       )
@@ -94,10 +99,22 @@ const count = (connection: Connection, table: string, holder: string, wishes: Re
   return Effect.forEach(steps, (step) => connection.run(step).await).pipe(
     // It may be overdue, and go through later; then some numbers are skipped.
     Effect.onError(() => Effect.sync(() => connection.isStalled() || connection.run("ROLLBACK"))),
-    Effect.map((answers) =>
-      new Map(answers[2]?.rows.map(([name, token, holds]) => [name, holds === "1" ? token : undefined]))
-    )
+    Effect.map((answers) => new Map(answers[2]?.rows.map((row) => [row[0], row])))
   )
+}
+
+/** The tokens of a wish, out of its row; `undefined` when its session does not hold the lock. */
+const readRow = (
+  [, token, holds]: ReadonlyArray<string | null>,
+  count: number
+): Exit.Exit<Tokens | undefined, MysqlError> => {
+  if (holds === "0") {
+    return Exit.succeed(undefined)
+  }
+  // A table that the user made has the types that the user chose.
+  return token !== undefined && token !== null && /^\d+$/.test(token)
+    ? Exit.succeed({ first: BigInt(token) - BigInt(count) + 1n, spare: count - 1 })
+    : noNumber
 }
 
 const sessionOf = (table: Table): Effect.Effect<Session, MysqlError> =>
@@ -118,14 +135,8 @@ const sessionOf = (table: Table): Effect.Effect<Session, MysqlError> =>
 
 const fulfil = Effect.fnUntraced(function*(table: Table, wishes: ReadonlyArray<Wish>) {
   const { connection } = yield* sessionOf(table)
-  const tokens = yield* count(connection, table.name, wishes[0]?.holder ?? "", wishes)
-  for (const { claim, count, result } of wishes) {
-    const last = tokens.get(claim.name)
-    const answer = typeof last === "string"
-      ? { first: BigInt(last) - BigInt(count) + 1n, spare: count - 1 }
-      : undefined
-    Deferred.doneUnsafe(result, Exit.succeed(answer))
-  }
+  const rows = yield* count(connection, table.name, wishes[0]?.holder ?? "", wishes)
+  wishes.forEach(({ claim, count, result }) => Deferred.doneUnsafe(result, readRow(rows.get(claim.name) ?? [], count)))
 })
 
 /** Fails only the wishes whose own row, or whose table, is locked. */
@@ -142,17 +153,37 @@ const fulfilAll = (table: Table, wishes: ReadonlyArray<Wish>): Effect.Effect<voi
     })
   )
 
+/** What a defect or an interruption leaves unanswered fails with it, and the next ones are served. */
+const answerAll = (table: Table, wishes: ReadonlyArray<Wish>): Effect.Effect<void> =>
+  Effect.catchCause(fulfilAll(table, wishes), (cause) =>
+    Effect.sync(() => {
+      const exit = Cause.hasInterrupts(cause) ? interrupted : Exit.failCause(cause)
+      wishes.forEach(({ result }) => Deferred.doneUnsafe(result, exit))
+    }))
+
 const serve = (table: Table): Effect.Effect<void> =>
   Effect.suspend(() => {
     const [first] = table.wishes
     if (first === undefined) {
-      table.serving = false
       return Effect.void
     }
     const together = table.wishes.filter(({ holder }) => holder === first.holder).slice(0, mostInOne)
     table.wishes = table.wishes.filter((wish) => !together.includes(wish))
-    return Effect.andThen(fulfilAll(table, together), serve(table))
+    return Effect.andThen(answerAll(table, together), serve(table))
   })
+
+/** Serves in a moment, so that wishes that come together share a transaction. */
+const startServing = (table: Table): void => {
+  if (table.serving || table.wishes.length === 0) {
+    return
+  }
+  table.serving = true
+  const end = Effect.sync(() => {
+    table.serving = false
+    startServing(table)
+  })
+  table.sessions.fork(Effect.ensuring(Effect.andThen(Effect.yieldNow, serve(table)), end))
+}
 
 const quote = (table: string): string => table.split(".").map((part) => `\`${part}\``).join(".")
 
@@ -168,11 +199,7 @@ const fromTable = (table: Table): Source => ({
       }
       const result = Deferred.makeUnsafe<Tokens | undefined, MysqlError>()
       table.wishes.push({ claim, holder: session.id, count: spare + 1, result })
-      if (!table.serving) {
-        table.serving = true
-        // In a moment, so that wishes that come together share a transaction.
-        table.sessions.fork(Effect.andThen(Effect.yieldNow, serve(table)))
-      }
+      startServing(table)
       return Effect.timeoutOrElse(Deferred.await(result), {
         duration: Math.min(table.sessions.settings.patience, claim.seconds * 1000),
         orElse: () => Effect.fail(stalled())

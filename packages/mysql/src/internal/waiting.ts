@@ -2,6 +2,7 @@
  * Waiting: one GET_LOCK that blocks on the server, on a session of its own. The server's line is first come, first
  * served, and gives the lock to its head in the step that releases it, so no request overtakes another.
  */
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,6 +12,7 @@ import type * as Scope from "effect/Scope"
 import { onGranted, take } from "./claims.ts"
 import {
   deserted,
+  fromDriver,
   isCrowded,
   isDeadlock,
   isInterrupted,
@@ -237,9 +239,12 @@ const look = (waiting: Waiting, limit: number): Effect.Effect<void> => {
     Effect.catch(() =>
       Effect.map(within(Sessions.connect(sessions, limit)), (session) => Sessions.vacate(sessions, session))
     ),
-    // A server that is out of connections is there.
-    Effect.catch((error) =>
-      Effect.sync(() => isCrowded(error) && error.code !== "DLOCK_FULL" || desert(waiting, error))
+    // A server that is out of connections is there. After a defect nothing is known, and no wait may go on unwatched.
+    Effect.catchCause((cause) =>
+      Effect.sync(() => {
+        const error = Result.getOrElse(Cause.findError(cause), () => fromDriver(Cause.squash(cause)))
+        return isCrowded(error) && error.code !== "DLOCK_FULL" || desert(waiting, error)
+      })
     ),
     Effect.asVoid
   )
