@@ -277,15 +277,12 @@ onBoth((it, flavour) => {
         yield* value(bare, `SELECT GET_LOCK('${key}', 0)`)
         const request = newRequest(key)
         const waiting = yield* lineUp(bare, backend, request)
-        const [row] = yield* rows(
-          bare,
-          "SELECT id FROM information_schema.processlist WHERE state = 'User lock'"
-        )
-        yield* rows(bare, `KILL QUERY ${row?.[0]}`)
+        const waiter = value(bare, "SELECT id FROM information_schema.processlist WHERE state = 'User lock'")
+        yield* rows(bare, `KILL QUERY ${yield* waiter}`)
         yield* Effect.sleep("50 millis")
         yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
         assert.isUndefined(waiting.pollUnsafe())
-        yield* rows(bare, `KILL ${row?.[0]}`)
+        yield* rows(bare, `KILL ${yield* waiter}`)
         yield* Effect.sleep("50 millis")
         yield* until(Effect.map(waitersOf(bare, key), (n) => n === 1))
         assert.isUndefined(waiting.pollUnsafe())

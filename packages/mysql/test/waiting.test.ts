@@ -172,6 +172,29 @@ describe("the line", () => {
       assert.strictEqual(yield* backend.release(request), "released")
     }))
 
+  it.effect("a wait that was ended just after its grant leaves no lock behind, and begins again on another session", () =>
+    Effect.gen(function*() {
+      for (const errno of [1317, 3024, 1969]) {
+        const { backend, fake } = yield* contended("key")
+        const ended: Array<number> = []
+        fake.fault = (sql, session) => {
+          if (sql.includes("31536000") && ended.length === 0) {
+            ended.push(session.id)
+            fake.steal("key")
+            fake.grant("key", session)
+            return FakeServer.serverError(errno)
+          }
+          return undefined
+        }
+        const { request, waiting } = yield* lineUp(backend, "key")
+        yield* TestClock.adjust("10 millis")
+        yield* Fiber.join(waiting)
+        assert.notInclude(ended, fake.holder("key"))
+        assert.strictEqual(yield* backend.release(request), "released")
+        assert.isUndefined(fake.holder("key"), "one release is enough")
+      }
+    }))
+
   it.effect("a wait whose session was killed begins again on another one", () =>
     Effect.gen(function*() {
       const { backend, fake, holder, other } = yield* contended("key")

@@ -11,6 +11,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { onGranted, take } from "./claims.ts"
 import {
+  closed,
   deserted,
   fromDriver,
   isCrowded,
@@ -178,6 +179,10 @@ const stand = (
     onFailure: (error) => {
       if (error.code === "DLOCK_DESERTED") {
         return Effect.fail(error)
+      }
+      if (isInterrupted(error)) {
+        // The server may have granted the lock just before; it goes with the session.
+        session.connection.close(closed("the server ended the wait"))
       }
       if (isInterrupted(error) || isDeadlock(error)) {
         claim.stage = "idle"
