@@ -15,6 +15,7 @@ import {
   endOnce,
   expectSome,
   firstSession,
+  handedOver,
   hold,
   lineUp,
   newRequest,
@@ -320,6 +321,24 @@ describe("a connection", () => {
       yield* Fiber.join(waiting)
       assert.strictEqual(yield* backend.release(request), "released")
       assert.isTrue(Option.isNone(yield* backend.renew(request, {})))
+    }))
+
+  it.effect("that went silent while it was vacant does not carry a wait", () =>
+    Effect.gen(function*() {
+      const { backend, fake, other, request } = yield* handedOver("key")
+      yield* hold(backend, "own")
+      const holder = yield* hold(other, "other")
+      yield* backend.release(request)
+      yield* TestClock.adjust("5 seconds")
+      for (const session of fake.sessions()) {
+        session.frozen = session.statements.some((sql) => sql.includes("31536000"))
+      }
+      const next = yield* lineUp(backend, "other")
+      yield* TestClock.adjust("5 seconds")
+      yield* turns
+      assert.strictEqual(fake.waiters("other"), 1, "it waits on another one within the command timeout")
+      yield* other.release(holder)
+      yield* Fiber.join(next.waiting)
     }))
 
   it.effect("whose making is a defect does not end the looks after the server", () =>

@@ -75,12 +75,13 @@ const decode = (result: unknown): Exit.Exit<Answer, MysqlError> => {
   return Exit.succeed({ rows })
 }
 
+const socketOf = (connection: Mysql.Connection): Net.Socket | undefined =>
+  "stream" in connection && connection.stream instanceof Net.Socket ? connection.stream : undefined
+
 /** The driver ends its half of the connection and waits for the server to end the other; over a dead network it waits for ever. */
 const destroy = (connection: Mysql.Connection): void => {
   connection.destroy()
-  if ("stream" in connection && connection.stream instanceof Net.Socket) {
-    connection.stream.destroy()
-  }
+  socketOf(connection)?.destroy()
 }
 
 const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>): Wire => {
@@ -126,8 +127,10 @@ const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>): Wire => 
 }
 
 /** A silent connection is kept open by the firewalls on the way: a waiting session may say nothing for hours. */
+const keepAliveDelay = 10_000
+
 const connectTo = (address: Target["address"]): Net.Socket => {
-  const options: Net.NetConnectOpts = { ...address, keepAlive: true, keepAliveInitialDelay: 10_000, noDelay: true }
+  const options: Net.NetConnectOpts = { ...address, keepAlive: true, keepAliveInitialDelay: keepAliveDelay, noDelay: true }
   return Net.connect(options)
 }
 
@@ -197,6 +200,7 @@ export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
           return connection.release()
         }
         taken = connection
+        socketOf(connection)?.setKeepAlive(true, keepAliveDelay)
         connection.reset((error) => {
           if (error) {
             connection.destroy()

@@ -40,6 +40,9 @@ export interface Sessions extends Background {
 /** A vacant session is closed after this time; the server closes it sooner if its `wait_timeout` is shorter. */
 const idleFor = 30_000
 
+/** A vacant session that answered within this time is used as it is. */
+const justNow = 1000
+
 const patienceFor = ({ settings }: Sessions, seconds: number): number =>
   seconds === 0 ? settings.patience : Math.min(settings.patience, seconds * 1000)
 
@@ -172,6 +175,16 @@ const reuse = (self: Sessions, seconds: number): Session.Session | undefined => 
   return session
 }
 
+/**
+ * It may have ended unseen while it was vacant, or the path to it may be broken, and a wait on it has no limit. Half of the
+ * time is left for another one.
+ */
+const check = (self: Sessions, session: Session.Session, seconds: number): Effect.Effect<Session.Session, MysqlError> =>
+  Effect.timeoutOrElse(tune(self, session, seconds), {
+    duration: patienceFor(self, seconds) / 2,
+    orElse: () => Effect.fail(stalled())
+  })
+
 /** One attempt, which fails at once with what may pass. */
 const openOnce = (self: Sessions, seconds: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
@@ -183,10 +196,8 @@ const openOnce = (self: Sessions, seconds: number): Effect.Effect<Session.Sessio
     if (session === undefined) {
       return openNew
     }
-    return session.seconds === seconds
-      ? Effect.succeed(session)
-      // It may have ended unseen while it was vacant.
-      : Effect.catch(tune(self, session, seconds), () => openNew)
+    const isProven = session.seconds === seconds && self.timers.now() - session.connection.answeredFrom() < justNow
+    return isProven ? Effect.succeed(session) : Effect.catch(check(self, session, seconds), () => openNew)
   })
 
 /** Waits for a server that has just started; nothing limits that but its own second. */
