@@ -220,6 +220,22 @@ describe("a server that does not answer", () => {
       assert.strictEqual((yield* Fiber.join(trying)).reason, "Unreachable")
     }))
 
+  it.effect("waiters are told within the command timeout that there are no new connections, however many wait", () =>
+    Effect.gen(function*() {
+      const { fake, other } = yield* contended("key/0")
+      const backend = yield* backendOf(fake, { connectionLimit: 100 })
+      const keys = Array.from({ length: 60 }, (_, i) => `key/${i}`)
+      yield* Effect.forEach(keys.slice(1), (key) => hold(other, key))
+      yield* hold(backend, "own")
+      fake.handshake = Effect.never
+      const waits = yield* Effect.forEach(keys, (key) => start(Effect.flip(backend.acquire(newRequest(key)))))
+      yield* turns
+      assert.strictEqual(fake.handshakes(), 16)
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual(waits.filter((fiber) => fiber.pollUnsafe() === undefined).length, 0)
+      assert.isTrue((yield* Fiber.joinAll(waits)).every(({ reason }) => reason === "Unreachable"))
+    }))
+
   it.effect("a stall that outlasts the ttl is a loss, and is told", () =>
     Effect.gen(function*() {
       const { backend, fake } = yield* alone

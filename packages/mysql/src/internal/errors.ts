@@ -37,6 +37,9 @@ export const ended = (): MysqlError => ours("DLOCK_ENDED")("the server closed th
 /** There is no connection within the command timeout. */
 export const notConnected = ours("DLOCK_NO_CONNECTION")
 
+/** There is no connection within the command timeout, because others were made first. */
+export const crowded = ours("DLOCK_CROWDED")
+
 /** The server does not answer on another connection either, so it would not tell of a grant on this one. */
 export const deserted = ours("DLOCK_DESERTED")
 
@@ -107,8 +110,12 @@ export const isLacking = oneOf(1305, 1193, 1235)
 
 const isOutOfConnections = oneOf(1040, 1203, 1226)
 
-/** All connections of this program, or of the server, are taken: what waits goes on waiting. */
-export const isCrowded = (error: MysqlError): boolean => error.code === "DLOCK_FULL" || isOutOfConnections(error)
+/** It says that time ran out, and not why. */
+export const isLate = ({ code }: MysqlError): boolean => code === "DLOCK_NO_CONNECTION" || code === "DLOCK_STALLED"
+
+/** All connections of this program, or of the server, are taken, or many are made: what waits goes on waiting. */
+export const isCrowded = (error: MysqlError): boolean =>
+  error.code === "DLOCK_FULL" || error.code === "DLOCK_CROWDED" || isOutOfConnections(error)
 
 /**
  * What passes by itself, besides a lack of connections: offline mode (3032), a server that became read-only (1290,

@@ -11,7 +11,7 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Client } from "./client.ts"
 import { type Ask, type Background, Connection } from "./connection.ts"
-import { closed, full, isPassing, type MysqlError, notConnected, stalled } from "./errors.ts"
+import { closed, crowded, full, isLate, isPassing, type MysqlError, notConnected, stalled } from "./errors.ts"
 import type { Settings } from "./options.ts"
 import * as Requests from "./requests.ts"
 import * as Server from "./server.ts"
@@ -34,6 +34,8 @@ export interface Sessions extends Background {
   readonly truth: Server.Truth
   /** How many connections are being made. */
   opening: number
+  /** How many connections were made. */
+  made: number
   ended: boolean
 }
 
@@ -116,40 +118,48 @@ const handshake = (self: Sessions, patience: number): Effect.Effect<Session.Sess
     session = Session.make(connection, seen, (session) => vacate(self, session))
     if (connection.isOpen()) {
       self.all.add(session)
+      self.made++
     }
     return session
   }))
 
 const isFull = ({ all, opening, settings }: Sessions): boolean => all.size + opening >= settings.connectionLimit
 
-/** A new connection, within a time limit that begins when its turn has come. */
-export const connect = (self: Sessions, patience: number): Effect.Effect<Session.Session, MysqlError> =>
+/** A new connection within a time limit, with the wait for its turn. */
+export const connect = (self: Sessions, limit: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
-    if (self.ended || isFull(self)) {
-      return Effect.fail(self.ended ? layerClosed : full(self.settings.connectionLimit))
-    }
-    self.opening++
-    return Effect.ensuring(
-      handshake(self, patience),
-      Effect.sync(() => {
-        self.opening--
-      })
+    const { made } = self
+    const late = Effect.suspend(() => {
+      const words = `no connection within ${limit} ms`
+      return Effect.fail(self.made > made ? crowded(`${words}, because others were made first`) : notConnected(words))
+    })
+    return Effect.suspend(() => {
+      if (self.ended || isFull(self)) {
+        return Effect.fail(self.ended ? layerClosed : full(self.settings.connectionLimit))
+      }
+      self.opening++
+      return Effect.ensuring(
+        handshake(self, limit),
+        Effect.sync(() => {
+          self.opening--
+        })
+      )
+    }).pipe(
+      self.handshakes.withPermits(1),
+      Effect.timeoutOrElse({ duration: limit, orElse: () => late })
     )
-  }).pipe(
-    Effect.timeoutOrElse({
-      duration: patience,
-      orElse: () => Effect.fail(notConnected(`no connection within ${patience} ms`))
-    }),
-    self.handshakes.withPermits(1)
-  )
+  })
 
+/** Sets its `wait_timeout`, within a time limit. */
 const tune = (
   self: Sessions,
   session: Session.Session,
-  seconds: number
+  seconds: number,
+  limit: number
 ): Effect.Effect<Session.Session, MysqlError> => {
   session.connection.setPatience(patienceFor(self, seconds))
   return session.connection.run(Requests.setUp(seconds, session.server.statementLimit)).await.pipe(
+    Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(stalled()) }),
     Effect.onError(() => Effect.sync(() => session.connection.close(notNeeded))),
     Effect.map(() => {
       session.seconds = seconds
@@ -175,29 +185,24 @@ const reuse = (self: Sessions, seconds: number): Session.Session | undefined => 
   return session
 }
 
-/**
- * It may have ended unseen while it was vacant, or the path to it may be broken, and a wait on it has no limit. Half of the
- * time is left for another one.
- */
-const check = (self: Sessions, session: Session.Session, seconds: number): Effect.Effect<Session.Session, MysqlError> =>
-  Effect.timeoutOrElse(tune(self, session, seconds), {
-    duration: patienceFor(self, seconds) / 2,
-    orElse: () => Effect.fail(stalled())
-  })
-
-/** One attempt, which fails at once with what may pass. */
-const openOnce = (self: Sessions, seconds: number): Effect.Effect<Session.Session, MysqlError> =>
+/** One attempt within a time limit, which fails at once with what may pass. */
+const openOnce = (self: Sessions, seconds: number, limit: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
+    const time = self.timers.now()
+    const left = () => Math.max(1, time + limit - self.timers.now())
     const openNew = Effect.flatMap(
-      connect(self, patienceFor(self, seconds)),
-      (session) => tune(self, session, seconds)
+      Effect.suspend(() => connect(self, left())),
+      (session) => tune(self, session, seconds, left())
     )
     const session = reuse(self, seconds)
     if (session === undefined) {
       return openNew
     }
-    const isProven = session.seconds === seconds && self.timers.now() - session.connection.answeredFrom() < justNow
-    return isProven ? Effect.succeed(session) : Effect.catch(check(self, session, seconds), () => openNew)
+    // A vacant one may have ended unseen, or the path to it may be broken, and a wait on it has no limit: it is asked, and
+    // half of the time is left for another one.
+    return session.seconds === seconds && time - session.connection.answeredFrom() < justNow
+      ? Effect.succeed(session)
+      : Effect.catch(tune(self, session, seconds, limit / 2), () => openNew)
   })
 
 /** Waits for a server that has just started; nothing limits that but its own second. */
@@ -208,18 +213,13 @@ const grown = <E>(opened: Effect.Effect<Session.Session, E>): Effect.Effect<Sess
 const outlast = (self: Sessions, seconds: number, limit: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
     const patience = patienceFor(self, limit)
-    const late = notConnected(`no connection within ${patience} ms`)
-    const repetition = { limit: patience, again: isPassing, late: (error: MysqlError) => error === late }
-    return Calls.repeat(
-      self.timers,
-      repetition,
-      (left) => Effect.timeoutOrElse(openOnce(self, seconds), { duration: left, orElse: () => Effect.fail(late) })
-    ).pipe(grown)
+    const repetition = { limit: patience, again: isPassing, late: isLate }
+    return Calls.repeat(self.timers, repetition, (left) => openOnce(self, seconds, left)).pipe(grown)
   })
 
-/** A session that is vacant, or a new one. One attempt: it fails at once with what may pass. */
+/** A session that is vacant, or a new one, within the command timeout. One attempt: it fails at once with what may pass. */
 export const open = (self: Sessions, seconds: number): Effect.Effect<Session.Session, MysqlError> =>
-  grown(openOnce(self, seconds))
+  grown(openOnce(self, seconds, patienceFor(self, seconds)))
 
 /** The session that takes free locks, if there is one. Good in this very step: Effect may yield between any two. */
 export const shared = (self: Sessions, seconds: number): Session.Session | undefined => {
@@ -334,6 +334,7 @@ export const make = Effect.fnUntraced(
       parked: new Set(),
       truth: { identity: undefined, left: new Map() },
       opening: 0,
+      made: 0,
       ended: false
     }
     yield* Effect.addFinalizer(() => end(self))
