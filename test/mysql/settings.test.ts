@@ -2,10 +2,11 @@
  * Settings of the server, of the caller's pool, and tables that others lock.
  */
 import { MysqlLock } from "@dlock/mysql"
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, vi } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Redacted } from "effect"
 import * as Mysql from "mysql2"
 import * as MysqlPromise from "mysql2/promise"
+import * as Net from "node:net"
 import {
   connect,
   expectSome,
@@ -20,7 +21,8 @@ import {
   optionsFor,
   rows,
   until,
-  value
+  value,
+  waitersOf
 } from "./support.ts"
 
 const bareOptions = ({ server }: MysqlServer["Service"]) => ({
@@ -144,6 +146,61 @@ onBoth((it, flavour) => {
         yield* works(backend, bare)
         yield* rows(bare, "DROP TABLE locks.rows_of_the_application")
       }))
+  })
+
+  describe("a pool of the caller's, whose connections wait for long", () => {
+    it.effect("gets TCP keep-alive", () =>
+      Effect.gen(function*() {
+        const mysql = yield* MysqlServer
+        const pool = yield* poolOf({ ...bareOptions(mysql), enableKeepAlive: false })
+        const keepAlive = yield* Effect.acquireRelease(
+          Effect.sync(() => vi.spyOn(Net.Socket.prototype, "setKeepAlive")),
+          (spy) => Effect.sync(() => spy.mockRestore())
+        )
+        yield* MysqlLock.makeClient(pool)
+        assert.deepInclude(keepAlive.mock.calls, [true, 10_000])
+      }))
+
+    for (
+      const [what, options] of [
+        ["lets us wait", {}],
+        ["lets nobody wait", { waitForConnections: false }],
+        ["lets one wait", { queueLimit: 1 }]
+      ] as const
+    ) {
+      it.effect(`is outlasted by waiters when it is full and ${what}`, () =>
+        Effect.gen(function*() {
+          const mysql = yield* MysqlServer
+          const { bare } = mysql
+          const pool = yield* poolOf({ ...bareOptions(mysql), connectionLimit: 2, ...options })
+          let queued = 0
+          pool.on("enqueue", () => queued++)
+          const client = yield* MysqlLock.makeClient(pool, { commandTimeout: "1 second" })
+          const own = newRequest(freshKey())
+          expectSome(yield* client.tryAcquire(own), "free")
+          const keys = [freshKey(), freshKey()]
+          yield* Effect.forEach(keys, (key) => value(bare, `SELECT GET_LOCK('${key}', 0)`))
+          const [first, second] = keys.map((key) => newRequest(key))
+          assert(first && second)
+          const waiting = yield* lineUp(bare, client, first)
+          const late = yield* Effect.forkScoped(client.acquire(second), { startImmediately: true })
+          for (let i = 0; i < 5; i++) {
+            const error = yield* Effect.flip(client.tryAcquire(newRequest(freshKey(), "5 seconds")))
+            assert.strictEqual(error.reason, "Unreachable")
+            assert.isUndefined(late.pollUnsafe(), "it waits for a connection")
+            assert.include(error.message, "pool")
+          }
+          assert.isAtMost(queued, 2, "what waits in the pool's queue is used by the next one that asks")
+          yield* Fiber.interrupt(waiting)
+          yield* client.release(first)
+          yield* until(Effect.map(waitersOf(bare, second.key), (n) => n === 1)).pipe(Effect.timeout("20 seconds"))
+          yield* value(bare, `SELECT RELEASE_LOCK('${second.key}')`)
+          yield* Fiber.join(late)
+          assert.strictEqual(yield* client.release(second), "released")
+          assert.strictEqual(yield* client.release(own), "released")
+          yield* value(bare, `SELECT RELEASE_LOCK('${first.key}')`)
+        }))
+    }
   })
 
   describe("a table of tokens that others lock", () => {

@@ -304,30 +304,31 @@ export const make = (): FakeServer => {
 
   const fake: FakeServer = {
     client: {
-      connect: Effect.suspend(() => {
-        if (fake.refuse !== undefined) {
-          return Effect.fail(fake.refuse)
-        }
-        const session: State = {
-          id: ++ids,
-          statements: [],
-          waitTimeout: undefined,
-          frozen: false,
-          open: true,
-          late: [],
-          waiting: undefined,
-          onEnd: []
-        }
-        opening++
-        return fake.handshake.pipe(
-          Effect.ensuring(Effect.sync(() => opening--)),
-          Effect.andThen(Effect.yieldNow),
-          Effect.map(() => {
-            sessions.add(session)
-            return wire(session)
-          })
-        )
-      })
+      connect: () =>
+        Effect.suspend(() => {
+          if (fake.refuse !== undefined) {
+            return Effect.fail(fake.refuse)
+          }
+          const session: State = {
+            id: ++ids,
+            statements: [],
+            waitTimeout: undefined,
+            frozen: false,
+            open: true,
+            late: [],
+            waiting: undefined,
+            onEnd: []
+          }
+          opening++
+          return fake.handshake.pipe(
+            Effect.ensuring(Effect.sync(() => opening--)),
+            Effect.andThen(Effect.yieldNow),
+            Effect.map(() => {
+              sessions.add(session)
+              return wire(session)
+            })
+          )
+        })
     },
     sessions: () => [...sessions],
     holder: (name) => locks.get(name)?.holder.id,

@@ -5,7 +5,7 @@ import { assert, describe, it, vi } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Wire } from "../src/internal/client.ts"
+import type { Client, Wire } from "../src/internal/client.ts"
 import { notConnected } from "../src/internal/errors.ts"
 import * as FakeServer from "./FakeServer.ts"
 import {
@@ -262,7 +262,7 @@ describe("a connection", () => {
       }
       const fake = FakeServer.make()
       let gone = false
-      const client = { connect: Effect.suspend(() => gone ? Effect.succeed(ended) : fake.client.connect) }
+      const client: Client = { connect: (attempt) => gone ? Effect.succeed(ended) : fake.client.connect(attempt) }
       const backend = yield* backendOf({ ...fake, client }, { connectionLimit: 2 })
       yield* hold(backend, "own")
       gone = true

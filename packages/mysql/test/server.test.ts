@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import type { Client } from "../src/internal/client.ts"
 import * as FakeServer from "./FakeServer.ts"
 import { backendOf, expectSome, hold, newRequest, start, turns } from "./support.ts"
 
@@ -151,7 +152,8 @@ describe("one truth", () => {
     const [a, b] = [FakeServer.make(), FakeServer.make()]
     b.variables.set("server_uuid", "b")
     let current = a
-    const fake = { ...a, client: { connect: Effect.suspend(() => current.client.connect) } }
+    const client: Client = { connect: (attempt) => current.client.connect(attempt) }
+    const fake = { ...a, client }
     return { a, b, backend: yield* backendOf(fake), to: (server: FakeServer.FakeServer) => (current = server) }
   })
 

@@ -9,7 +9,7 @@ import * as Redacted from "effect/Redacted"
 import * as Mysql from "mysql2"
 import type { Pool as PromisePool } from "mysql2/promise"
 import * as Net from "node:net"
-import { closed, ended, fromDriver, type MysqlError, senseless } from "./errors.ts"
+import { closed, ended, fromDriver, type MysqlError, poolFull, senseless } from "./errors.ts"
 
 /** What the server answered to one statement: its rows as text. */
 export interface Answer {
@@ -31,10 +31,16 @@ export interface Wire {
   readonly destroy: () => void
 }
 
+/** What is known of a connection that is being made. */
+export interface Attempt {
+  /** It has to wait for another user of the pool, which says nothing about the server. */
+  isQueued: boolean
+}
+
 /** Where connections come from. */
 export interface Client {
   /** Interruptible: a connection that comes too late is closed or goes back at once. */
-  readonly connect: Effect.Effect<Wire, MysqlError>
+  readonly connect: (attempt: Attempt) => Effect.Effect<Wire, MysqlError>
 }
 
 /** What to connect to. */
@@ -130,7 +136,12 @@ const wire = (connection: Mysql.Connection, quit: Effect.Effect<void>): Wire => 
 const keepAliveDelay = 10_000
 
 const connectTo = (address: Target["address"]): Net.Socket => {
-  const options: Net.NetConnectOpts = { ...address, keepAlive: true, keepAliveInitialDelay: keepAliveDelay, noDelay: true }
+  const options: Net.NetConnectOpts = {
+    ...address,
+    keepAlive: true,
+    keepAliveInitialDelay: keepAliveDelay,
+    noDelay: true
+  }
   return Net.connect(options)
 }
 
@@ -175,49 +186,93 @@ const open = (
 
 /** Connections of our own. */
 export const fromTarget = (target: Target): Client => ({
-  connect: Effect.flatMap(
-    Effect.all([target.password, target.tls]),
-    ([password, tls]) => open(target, password, tls)
-  )
+  connect: () =>
+    Effect.flatMap(
+      Effect.all([target.password, target.tls]),
+      ([password, tls]) => open(target, password, tls)
+    )
 })
 
+type OnConnection = (error: unknown, connection: Mysql.PoolConnection) => void
+
+/** What was asked of a pool. Nothing leaves the pool's queue, so the next attempt takes over what nobody waits for. */
+interface Ticket {
+  isQueued: boolean
+  onConnection: OnConnection | undefined
+}
+
+/** What the driver says without a code when no connection is free, by the pool's settings. */
+const isPoolFull = (error: unknown): boolean =>
+  error instanceof Error && ["No connections available.", "Queue limit reached."].includes(error.message)
+
+const toRefusal = (error: unknown): MysqlError =>
+  isPoolFull(error) ? poolFull("every connection of the pool is in use") : fromDriver(error)
+
+/** Resets a connection of a pool: it may have a transaction or locks of the application. */
+const reset = (connection: Mysql.PoolConnection, onReset: (exit: Exit.Exit<Wire, MysqlError>) => void): void => {
+  socketOf(connection)?.setKeepAlive(true, keepAliveDelay)
+  connection.reset((error) => {
+    if (error) {
+      connection.destroy()
+      onReset(Exit.fail(fromDriver(error)))
+    } else {
+      onReset(Exit.succeed(wire(connection, Effect.sync(() => connection.destroy()))))
+    }
+  })
+}
+
 /**
- * Connections out of a pool of the caller's. Each is reset first: it may have a transaction or locks of the application.
- * None of them goes back: a session that carried locks has other settings than the pool's, so it is closed, and the pool
- * opens a fresh one when it needs one.
+ * Connections out of a pool of the caller's. None of them goes back: a session that carried locks has other settings than
+ * the pool's, so it is closed, and the pool opens a fresh one when it needs one.
  */
 export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
   const pool = "pool" in given ? given.pool : given
+  const left = new Set<Ticket>()
+
+  const ask = (onConnection: OnConnection): Ticket => {
+    const ticket: Ticket = { isQueued: false, onConnection }
+    const onQueued = () => {
+      ticket.isQueued = true
+    }
+    pool.once("enqueue", onQueued)
+    pool.getConnection((error, connection) => {
+      ticket.isQueued = false
+      left.delete(ticket)
+      if (ticket.onConnection !== undefined) {
+        ticket.onConnection(error, connection)
+      } else if (!error) {
+        connection.release()
+      }
+    })
+    pool.off("enqueue", onQueued)
+    return ticket
+  }
+
   return {
-    connect: Effect.callback<Wire, MysqlError>((resume) => {
-      let wanted = true
-      let taken: Mysql.PoolConnection | undefined
-      pool.getConnection((error, connection) => {
-        if (error) {
-          return resume(Effect.fail(fromDriver(error)))
-        }
-        if (!wanted) {
-          return connection.release()
-        }
-        taken = connection
-        socketOf(connection)?.setKeepAlive(true, keepAliveDelay)
-        connection.reset((error) => {
+    connect: (attempt) =>
+      Effect.callback<Wire, MysqlError>((resume) => {
+        let taken: Mysql.PoolConnection | undefined
+        const onConnection: OnConnection = (error, connection) => {
+          attempt.isQueued = false
           if (error) {
-            connection.destroy()
+            return resume(Effect.fail(toRefusal(error)))
           }
-          resume(
-            error
-              ? Effect.fail(fromDriver(error))
-              : Effect.succeed(wire(connection, Effect.sync(() => connection.destroy())))
-          )
+          taken = connection
+          reset(connection, resume)
+        }
+        const [ticket = ask(onConnection)] = left
+        left.delete(ticket)
+        ticket.onConnection = onConnection
+        attempt.isQueued = ticket.isQueued
+        return Effect.sync(() => {
+          ticket.onConnection = undefined
+          if (ticket.isQueued) {
+            left.add(ticket)
+          }
+          if (taken !== undefined) {
+            destroy(taken)
+          }
         })
       })
-      return Effect.sync(() => {
-        wanted = false
-        if (taken !== undefined) {
-          destroy(taken)
-        }
-      })
-    })
   }
 }

@@ -62,6 +62,9 @@ export const unavailable = ours("DLOCK_UNAVAILABLE")
 export const full = (limit: number): MysqlError =>
   ours("DLOCK_FULL", "Rejected")(`connectionLimit is reached: ${limit} connections hold locks or wait for locks`)
 
+/** The caller's pool has no connection for us. */
+export const poolFull = ours("DLOCK_POOL_FULL")
+
 const text = (u: unknown): string | undefined => typeof u === "string" && u !== "" ? u : undefined
 
 const property = (u: unknown, key: string): unknown => Predicate.hasProperty(u, key) ? u[key] : undefined
@@ -113,9 +116,12 @@ const isOutOfConnections = oneOf(1040, 1203, 1226)
 /** It says that time ran out, and not why. */
 export const isLate = ({ code }: MysqlError): boolean => code === "DLOCK_NO_CONNECTION" || code === "DLOCK_STALLED"
 
-/** All connections of this program, or of the server, are taken, or many are made: what waits goes on waiting. */
+/** All connections of this program are taken, which says nothing about the server. */
+export const isFull = ({ code }: MysqlError): boolean => code === "DLOCK_FULL" || code === "DLOCK_POOL_FULL"
+
+/** There is a lack of connections here or on the server, or many are made: what waits goes on waiting. */
 export const isCrowded = (error: MysqlError): boolean =>
-  error.code === "DLOCK_FULL" || error.code === "DLOCK_CROWDED" || isOutOfConnections(error)
+  isFull(error) || error.code === "DLOCK_CROWDED" || isOutOfConnections(error)
 
 /**
  * What passes by itself, besides a lack of connections: offline mode (3032), a server that became read-only (1290,
@@ -125,7 +131,8 @@ const isPassingNumber = oneOf(3032, 1290, 1836, 1205, 1213)
 
 /** It passes by itself, so that it is worth asking again. */
 export const isPassing = (error: MysqlError): boolean =>
-  error.code === "DLOCK_UNFIT" || isOutOfConnections(error) || isPassingNumber(error)
+  error.code === "DLOCK_UNFIT" || error.code === "DLOCK_POOL_FULL" || isOutOfConnections(error) ||
+  isPassingNumber(error)
 
 const isUnauthorized = oneOf(1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 3118, 3159, 4151)
 

@@ -9,9 +9,9 @@ import * as Exit from "effect/Exit"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import type { Client } from "./client.ts"
+import type { Attempt, Client } from "./client.ts"
 import { type Ask, type Background, Connection } from "./connection.ts"
-import { closed, crowded, full, isLate, isPassing, type MysqlError, notConnected, stalled } from "./errors.ts"
+import { closed, crowded, full, isLate, isPassing, type MysqlError, notConnected, poolFull, stalled } from "./errors.ts"
 import type { Settings } from "./options.ts"
 import * as Requests from "./requests.ts"
 import * as Server from "./server.ts"
@@ -95,9 +95,9 @@ const layerClosed = closed("the layer was closed")
 const notNeeded = closed("it was not needed any more")
 
 /** Interruptible: a connection that is not ready yet is closed. */
-const handshake = (self: Sessions, patience: number): Effect.Effect<Session.Session, MysqlError> =>
+const handshake = (self: Sessions, patience: number, attempt: Attempt): Effect.Effect<Session.Session, MysqlError> =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
-    const wire = yield* restore(self.client.connect)
+    const wire = yield* restore(self.client.connect(attempt))
     let session: Session.Session | undefined
     const connection: Connection = new Connection(wire, patience, self, {
       onStall: () => session && onStall(self, session),
@@ -129,8 +129,12 @@ const isFull = ({ all, opening, settings }: Sessions): boolean => all.size + ope
 export const connect = (self: Sessions, limit: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
     const { made } = self
+    const attempt: Attempt = { isQueued: false }
     const late = Effect.suspend(() => {
       const words = `no connection within ${limit} ms`
+      if (attempt.isQueued) {
+        return Effect.fail(poolFull(`${words}: every connection of the pool is in use`))
+      }
       return Effect.fail(self.made > made ? crowded(`${words}, because others were made first`) : notConnected(words))
     })
     return Effect.suspend(() => {
@@ -139,7 +143,7 @@ export const connect = (self: Sessions, limit: number): Effect.Effect<Session.Se
       }
       self.opening++
       return Effect.ensuring(
-        handshake(self, limit),
+        handshake(self, limit, attempt),
         Effect.sync(() => {
           self.opening--
         })

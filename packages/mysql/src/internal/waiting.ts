@@ -16,6 +16,7 @@ import {
   fromDriver,
   isCrowded,
   isDeadlock,
+  isFull,
   isInterrupted,
   isPassing,
   type MysqlError,
@@ -248,7 +249,7 @@ const look = (waiting: Waiting, limit: number): Effect.Effect<void> => {
     Effect.catchCause((cause) =>
       Effect.sync(() => {
         const error = Result.getOrElse(Cause.findError(cause), () => fromDriver(Cause.squash(cause)))
-        return isCrowded(error) && error.code !== "DLOCK_FULL" || desert(waiting, error)
+        return isCrowded(error) && !isFull(error) || desert(waiting, error)
       })
     ),
     Effect.asVoid
