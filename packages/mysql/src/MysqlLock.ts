@@ -30,8 +30,8 @@ import * as options from "./internal/options.ts"
 export interface ClientOptions {
   /**
    * The most connections at a time: one for the locks that were free when they were asked for, and one for each lock that
-   * is waited for or was; with a table of tokens one more. At the limit, requests wait for one of them. At least 2, with a
-   * table 3. Default: 50.
+   * is waited for or was; with a table of tokens one more. At the limit, requests wait for one of them. One more is opened
+   * for a moment when another is silent while requests wait. At least 2, with a table 3. Default: 50.
    */
   readonly connectionLimit?: number | undefined
   /** The longest wait for an answer, with connecting and repetitions; never longer than the ttl. Default: 5 seconds. */

@@ -316,6 +316,32 @@ describe("a server that does not answer", () => {
 })
 
 describe("connections", () => {
+  it.effect("beyond the limit there is one for a moment, to see whether a server with a silent connection answers", () =>
+    Effect.gen(function*() {
+      const { fake, holder, other } = yield* contended("key")
+      const before = fake.sessions().length
+      const backend = yield* backendOf(fake, { connectionLimit: 2 })
+      const own = yield* hold(backend, "own")
+      const { waiting } = yield* lineUp(backend, "key")
+      assert.strictEqual(fake.sessions().length, before + 2)
+      for (const session of fake.sessions()) {
+        session.frozen = session.id === fake.holder("own")
+      }
+      const seen = new Set<number>()
+      fake.fault = (sql) => {
+        if (sql.startsWith("SHOW GLOBAL")) seen.add(fake.sessions().length)
+        return undefined
+      }
+      yield* TestClock.adjust("20 seconds")
+      assert.isUndefined(waiting.pollUnsafe(), "the server answers, so it waits on")
+      assert.deepStrictEqual([...seen], [before + 3], "one more than the limit")
+      yield* turns
+      assert.strictEqual(fake.sessions().length, before + 2, "it was closed after its use")
+      yield* other.release(holder)
+      yield* Fiber.join(waiting)
+      assert.deepStrictEqual(own.losses, [])
+    }))
+
   it.effect("beyond the limit waiters stand in line for a connection, first come, first served", () =>
     Effect.gen(function*() {
       const { backend: _, fake, other } = yield* contended("key/0")

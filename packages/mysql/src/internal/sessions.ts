@@ -123,10 +123,11 @@ const handshake = (self: Sessions, patience: number, attempt: Attempt): Effect.E
     return session
   }))
 
-const isFull = ({ all, opening, settings }: Sessions): boolean => all.size + opening >= settings.connectionLimit
+const isFull = ({ all, opening, settings }: Sessions, beyond = 0): boolean =>
+  all.size + opening >= settings.connectionLimit + beyond
 
-/** A new connection within a time limit, with the wait for its turn. */
-export const connect = (self: Sessions, limit: number): Effect.Effect<Session.Session, MysqlError> =>
+/** A new connection within a time limit, with the wait for its turn; so many more than the limit allows may be open. */
+const connect = (self: Sessions, limit: number, beyond?: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
     const { made } = self
     const attempt: Attempt = { isQueued: false }
@@ -138,7 +139,7 @@ export const connect = (self: Sessions, limit: number): Effect.Effect<Session.Se
       return Effect.fail(self.made > made ? crowded(`${words}, because others were made first`) : notConnected(words))
     })
     return Effect.suspend(() => {
-      if (self.ended || isFull(self)) {
+      if (self.ended || isFull(self, beyond)) {
         return Effect.fail(self.ended ? layerClosed : full(self.settings.connectionLimit))
       }
       self.opening++
@@ -282,6 +283,13 @@ export const askIdle = <A>(
       })
       : ask(session).await
   })
+
+/**
+ * Whether the server answers on a new connection, too. That may be one more than the limit: at the limit, others may be
+ * silent for as long as they hold something.
+ */
+export const reach = (self: Sessions, limit: number): Effect.Effect<void, MysqlError> =>
+  Effect.flatMap(connect(self, limit, 1), (session) => session.connection.quit)
 
 /** Nothing is on the session any more. */
 export const vacate = (self: Sessions, session: Session.Session): void => {

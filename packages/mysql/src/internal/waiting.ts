@@ -20,8 +20,8 @@ import {
   isInterrupted,
   isPassing,
   type MysqlError,
-  notConnected,
-  refused
+  refused,
+  stalled
 } from "./errors.ts"
 import * as Requests from "./requests.ts"
 import { becameReadOnly, readState } from "./server.ts"
@@ -231,20 +231,16 @@ const desert = ({ blocked }: Waiting, error: MysqlError): void => {
  */
 const look = (waiting: Waiting, limit: number): Effect.Effect<void> => {
   const { sessions } = waiting
-  const silent = () => Effect.fail(notConnected(`no answer within ${2 * limit} ms`))
-  const within = <A>(effect: Effect.Effect<A, MysqlError>) =>
-    Effect.timeoutOrElse(effect, { duration: limit, orElse: silent })
   const ask = Sessions.askIdle(
     sessions,
     ({ connection, server }) => connection.ask(Requests.state(server.readOnly))
   )
-  return within(ask).pipe(
+  return ask.pipe(
+    Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(stalled()) }),
     Effect.flatMap((cell) =>
       readState(cell).isReadOnly && !sessions.settings.allowReadOnly ? Effect.fail(becameReadOnly) : Effect.void
     ),
-    Effect.catch(() =>
-      Effect.map(within(Sessions.connect(sessions, limit)), (session) => Sessions.vacate(sessions, session))
-    ),
+    Effect.catch(() => Sessions.reach(sessions, limit)),
     // A server that is out of connections is there. After a defect nothing is known, and no wait may go on unwatched.
     Effect.catchCause((cause) =>
       Effect.sync(() => {
