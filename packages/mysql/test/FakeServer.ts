@@ -304,6 +304,7 @@ export const make = (): FakeServer => {
 
   const fake: FakeServer = {
     client: {
+      isFull: () => false,
       connect: () =>
         Effect.suspend(() => {
           if (fake.refuse !== undefined) {

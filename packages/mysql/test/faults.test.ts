@@ -262,7 +262,10 @@ describe("a connection", () => {
       }
       const fake = FakeServer.make()
       let gone = false
-      const client: Client = { connect: (attempt) => gone ? Effect.succeed(ended) : fake.client.connect(attempt) }
+      const client: Client = {
+        ...fake.client,
+        connect: (attempt) => gone ? Effect.succeed(ended) : fake.client.connect(attempt)
+      }
       const backend = yield* backendOf({ ...fake, client }, { connectionLimit: 2 })
       yield* hold(backend, "own")
       gone = true

@@ -152,7 +152,7 @@ describe("one truth", () => {
     const [a, b] = [FakeServer.make(), FakeServer.make()]
     b.variables.set("server_uuid", "b")
     let current = a
-    const client: Client = { connect: (attempt) => current.client.connect(attempt) }
+    const client: Client = { ...a.client, connect: (attempt) => current.client.connect(attempt) }
     const fake = { ...a, client }
     return { a, b, backend: yield* backendOf(fake), to: (server: FakeServer.FakeServer) => (current = server) }
   })

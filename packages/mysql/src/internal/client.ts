@@ -41,6 +41,8 @@ export interface Attempt {
 export interface Client {
   /** Interruptible: a connection that comes too late is closed or goes back at once. */
   readonly connect: (attempt: Attempt) => Effect.Effect<Wire, MysqlError>
+  /** Something that was asked of the pool has to wait for another user of it. */
+  readonly isFull: () => boolean
 }
 
 /** What to connect to. */
@@ -190,14 +192,14 @@ export const fromTarget = (target: Target): Client => ({
     Effect.flatMap(
       Effect.all([target.password, target.tls]),
       ([password, tls]) => open(target, password, tls)
-    )
+    ),
+  isFull: () => false
 })
 
 type OnConnection = (error: unknown, connection: Mysql.PoolConnection) => void
 
 /** What was asked of a pool. Nothing leaves the pool's queue, so the next attempt takes over what nobody waits for. */
 interface Ticket {
-  isQueued: boolean
   onConnection: OnConnection | undefined
 }
 
@@ -227,16 +229,17 @@ const reset = (connection: Mysql.PoolConnection, onReset: (exit: Exit.Exit<Wire,
  */
 export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
   const pool = "pool" in given ? given.pool : given
+  const queued = new Set<Ticket>()
   const left = new Set<Ticket>()
 
   const ask = (onConnection: OnConnection): Ticket => {
-    const ticket: Ticket = { isQueued: false, onConnection }
+    const ticket: Ticket = { onConnection }
     const onQueued = () => {
-      ticket.isQueued = true
+      queued.add(ticket)
     }
     pool.once("enqueue", onQueued)
     pool.getConnection((error, connection) => {
-      ticket.isQueued = false
+      queued.delete(ticket)
       left.delete(ticket)
       if (ticket.onConnection !== undefined) {
         ticket.onConnection(error, connection)
@@ -249,6 +252,7 @@ export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
   }
 
   return {
+    isFull: () => queued.size > 0,
     connect: (attempt) =>
       Effect.callback<Wire, MysqlError>((resume) => {
         let taken: Mysql.PoolConnection | undefined
@@ -263,10 +267,10 @@ export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
         const [ticket = ask(onConnection)] = left
         left.delete(ticket)
         ticket.onConnection = onConnection
-        attempt.isQueued = ticket.isQueued
+        attempt.isQueued = queued.has(ticket)
         return Effect.sync(() => {
           ticket.onConnection = undefined
-          if (ticket.isQueued) {
+          if (queued.has(ticket)) {
             left.add(ticket)
           }
           if (taken !== undefined) {

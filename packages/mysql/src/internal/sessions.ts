@@ -130,10 +130,11 @@ const isFull = ({ all, opening, settings }: Sessions, beyond = 0): boolean =>
 const connect = (self: Sessions, limit: number, beyond?: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
     const { made } = self
-    const attempt: Attempt = { isQueued: false }
+    let attempt: Attempt | undefined
     const late = Effect.suspend(() => {
       const words = `no connection within ${limit} ms`
-      if (attempt.isQueued) {
+      // Before its turn it may be late because those before it wait for the pool.
+      if (attempt?.isQueued ?? self.client.isFull()) {
         return Effect.fail(poolFull(`${words}: every connection of the pool is in use`))
       }
       return Effect.fail(self.made > made ? crowded(`${words}, because others were made first`) : notConnected(words))
@@ -143,6 +144,7 @@ const connect = (self: Sessions, limit: number, beyond?: number): Effect.Effect<
         return Effect.fail(self.ended ? layerClosed : full(self.settings.connectionLimit))
       }
       self.opening++
+      attempt = { isQueued: false }
       return Effect.ensuring(
         handshake(self, limit, attempt),
         Effect.sync(() => {
@@ -194,7 +196,7 @@ const reuse = (self: Sessions, seconds: number): Session.Session | undefined => 
 const openOnce = (self: Sessions, seconds: number, limit: number): Effect.Effect<Session.Session, MysqlError> =>
   Effect.suspend(() => {
     const time = self.timers.now()
-    const left = () => Math.max(1, time + limit - self.timers.now())
+    const left = () => Math.max(1, Math.ceil(time + limit - self.timers.now()))
     const openNew = Effect.flatMap(
       Effect.suspend(() => connect(self, left())),
       (session) => tune(self, session, seconds, left())
