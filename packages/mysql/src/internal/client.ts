@@ -33,7 +33,7 @@ export interface Wire {
 
 /** What is known of a connection that is being made. */
 export interface Attempt {
-  /** It has to wait for another user of the pool, which says nothing about the server. */
+  /** It has to wait for other users of the pool, or had to; if it is late, that says nothing about the server. */
   isQueued: boolean
 }
 
@@ -257,7 +257,6 @@ export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
       Effect.callback<Wire, MysqlError>((resume) => {
         let taken: Mysql.PoolConnection | undefined
         const onConnection: OnConnection = (error, connection) => {
-          attempt.isQueued = false
           if (error) {
             return resume(Effect.fail(toRefusal(error)))
           }
@@ -267,7 +266,7 @@ export const fromPool = (given: Mysql.Pool | PromisePool): Client => {
         const [ticket = ask(onConnection)] = left
         left.delete(ticket)
         ticket.onConnection = onConnection
-        attempt.isQueued = queued.has(ticket)
+        attempt.isQueued ||= queued.has(ticket)
         return Effect.sync(() => {
           ticket.onConnection = undefined
           if (queued.has(ticket)) {

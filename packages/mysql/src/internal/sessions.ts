@@ -144,7 +144,7 @@ const connect = (self: Sessions, limit: number, beyond?: number): Effect.Effect<
         return Effect.fail(self.ended ? layerClosed : full(self.settings.connectionLimit))
       }
       self.opening++
-      attempt = { isQueued: false }
+      attempt = { isQueued: self.client.isFull() }
       return Effect.ensuring(
         handshake(self, limit, attempt),
         Effect.sync(() => {
