@@ -8,7 +8,7 @@ import { Cause, Context, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { proxy } from "../harness/Proxy.ts"
 import { redis } from "../harness/RedisServer.ts"
 import type { Server } from "../harness/Server.ts"
-import { connect, millis, newRequest } from "./client.ts"
+import { connect, millis, newRequest, until } from "./client.ts"
 import { relay } from "./relay.ts"
 
 const lockOn = (addr: string) => Effect.map(Layer.build(RedisLock.layer({ addrs: [addr] })), Context.get(Lock))
@@ -227,7 +227,7 @@ describe("a server", () => {
       yield* backend.acquire(held)
       const next = newRequest("full/held")
       const waiting = yield* Effect.forkScoped(backend.acquire(next))
-      yield* Effect.sleep("300 millis")
+      yield* until(Effect.map(Effect.promise(() => bare.zcard("{full/held}:dlock-line")), (length) => length === 1))
       yield* Effect.promise(() => bare.config("SET", "maxmemory", "1"))
       const error = yield* Effect.flip(backend.acquire(newRequest("full/new")))
       assert.strictEqual(error.reason, "Rejected")
