@@ -33,7 +33,7 @@ const servers = (name: string, test: TestProjectInlineConfiguration["test"]) => 
 const longest = [
   /^faults\/faults/,
   /^(cli\/|etcd\/faults)/,
-  /\/(conformance|connection|faults|MysqlLock|suite)\b/
+  /\/(conformance|connection|faults|MysqlLock|settings|suite)\b/
 ]
 
 const placeOf = ({ moduleId, project }: TestSpecification): number => {
