@@ -164,7 +164,7 @@ onBoth((it, flavour) => {
     for (
       const [what, options] of [
         ["lets us wait", {}],
-        ["lets nobody wait", { waitForConnections: false }],
+        ["lets no request wait", { waitForConnections: false }],
         ["lets one wait", { queueLimit: 1 }]
       ] as const
     ) {

@@ -15,7 +15,7 @@ import { end, ended, errorIn, failureOf, type Part, start, type WithLock } from 
 /** How permits are taken and kept. Callers always stand in line. */
 export type PermitOptions = Pick<options.Options, "ttl" | "timeout" | "renew" | "maxHold" | "owner">
 
-/** An error, or a defect of the backend: whoever waits is told of either. */
+/** An error, or a defect of the backend: callers that wait are told of either. */
 export type Failure = Cause.Cause<LockError>
 
 /** How many permits are tried at the same time. */

@@ -198,7 +198,7 @@ export const fromTarget = (target: Target): Client => ({
 
 type OnConnection = (error: unknown, connection: Mysql.PoolConnection) => void
 
-/** What was asked of a pool. Nothing leaves the pool's queue, so the next attempt takes over what nobody waits for. */
+/** What was asked of a pool. Nothing leaves the pool's queue, so the next attempt takes over what no attempt waits for. */
 interface Ticket {
   onConnection: OnConnection | undefined
 }

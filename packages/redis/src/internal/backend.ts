@@ -42,7 +42,7 @@ interface Watches {
   readonly some: Latch.Latch
 }
 
-/** How long after a failure it is asked again who waits for a hold. */
+/** The pause before a watch that failed is repeated. */
 const watchPause = "1 second"
 
 /** How long a hold lasts before it is worth a request to be told of others, in milliseconds: half of it to all of it. */

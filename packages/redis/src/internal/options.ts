@@ -77,16 +77,15 @@ export type Settings = Effect.Success<ReturnType<typeof redis.parse>>
 /** The servers' own part of the settings, the same for all of them. */
 export type Login = Pick<Settings, "username" | "password" | "db" | "tls">
 
-const problemOf = (settings: Settings): string | undefined => {
-  const { addrs, db, keyPrefix, masterName, mode } = settings
+const problemOf = (settings: Settings, sentinelTls: unknown): string | undefined => {
+  const { addrs, db, keyPrefix, masterName, mode, sentinelPassword, sentinelUsername } = settings
   if (mode === "cluster" && db !== 0) return "db: a cluster has only the database 0"
   if (mode === "single" && addrs.length > 1) {
     return `addrs: mode "single" takes one address, got ${addrs.length}; did you mean mode "cluster"?`
   }
   if (mode === "sentinel" && masterName === undefined) return `masterName: mode "sentinel" needs it`
-  const ofSentinels = (["masterName", "sentinelUsername", "sentinelPassword"] as const).find((name) =>
-    settings[name] !== undefined
-  )
+  const [ofSentinels] = Object.entries({ masterName, sentinelUsername, sentinelPassword, sentinelTls })
+    .find(([, value]) => value !== undefined) ?? []
   if (mode !== "sentinel" && ofSentinels !== undefined) return `${ofSentinels}: it is for mode "sentinel"`
   return prefixProblem(keyPrefix)
 }
@@ -101,10 +100,7 @@ export const parse = Effect.fnUntraced(
   function*(options: { readonly mode?: string | undefined, readonly sentinelTls?: unknown }) {
     const declaration = options.mode === "sentinel" ? redisOfSentinels : redis
     const settings = yield* declaration.parse(options)
-    yield* refuse("redis", problemOf(settings))
-    if (settings.mode !== "sentinel" && options.sentinelTls !== undefined) {
-      return yield* Errors.make("redis").options("connect", { detail: `sentinelTls: it is for mode "sentinel"` })
-    }
+    yield* refuse("redis", problemOf(settings, options.sentinelTls))
     return options.sentinelTls === undefined ? { ...settings, sentinelTls: settings.tls } : settings
   }
 )

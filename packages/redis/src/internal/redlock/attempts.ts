@@ -5,7 +5,7 @@
  * of one round (a message, a release) means nothing to the next. The first round's value is the owner itself.
  */
 import type { LockRequest } from "@dlock/core"
-import type { Messages } from "../attempts.ts"
+import { type Messages, ttlOf } from "../attempts.ts"
 import { baseOf } from "../names.ts"
 import type { RedlockNode } from "./node.ts"
 import { fenceMillis } from "./scripts.ts"
@@ -92,9 +92,6 @@ export const claimOf = (
 /** How long the token of a grant lives. */
 export const fenceLife = ({ ttl }: Claim): number => ttl + fenceMillis
 
-/** How long a grant of a request lasts, in whole milliseconds. Core may lengthen it. */
-export const ttlOf = ({ ttl }: LockRequest): number => Math.max(1, Math.ceil(ttl))
-
 /** The next round of a request. */
 export const nextClaim = (
   nodes: ReadonlyArray<RedlockNode>,
@@ -104,6 +101,6 @@ export const nextClaim = (
   const { key, owner, ttl } = attempt.request
   const round = attempt.rounds++
   const value = round === 0 ? owner : `${owner}~${round}`
-  attempt.claim = claimOf(nodes, key, value, { ttl: ttlOf(attempt.request), limit: nodeTimeout(ttl) })
+  attempt.claim = claimOf(nodes, key, value, { ttl: ttlOf(attempt), limit: nodeTimeout(ttl) })
   return attempt.claim
 }

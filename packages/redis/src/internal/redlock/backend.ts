@@ -6,9 +6,10 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { ttlOf } from "../attempts.ts"
 import * as names from "../names.ts"
 import type { Attempt } from "./attempts.ts"
-import { claimOf, isValueOf, keysOn, make as makeAttempt, nextClaim, ownerOf, ttlOf } from "./attempts.ts"
+import { claimOf, isValueOf, keysOn, make as makeAttempt, nextClaim, ownerOf } from "./attempts.ts"
 import type { RedlockNode } from "./node.ts"
 import { backendName, connect, errors } from "./node.ts"
 import { rules } from "./quorum.ts"
@@ -144,7 +145,7 @@ export const make = Effect.fnUntraced(function*(
       Effect.suspend(() => {
         const { claim, isOver } = of(request)
         if (claim === undefined || isOver) return Effect.succeedNone
-        claim.ttl = ttlOf(request)
+        claim.ttl = ttlOf({ request })
         return rounds.prolong(quorum, claim, spare)
       }),
     release: (request) =>
